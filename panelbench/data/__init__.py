@@ -1,0 +1,1 @@
+"""Data sets: catalogue, download, reading, recipes, splits, synthetic data."""

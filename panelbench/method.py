@@ -1,0 +1,333 @@
+"""The contract of a method: what it declares, what it receives, what it returns.
+
+A method is a function in a module of its own::
+
+    @dataclass(frozen=True)
+    class Params:
+        relevance: Literal["f", "rf"] = "f"
+
+    @method("mrmr-f", params=Params, label="mRMR-f", supervised=True, needs="lognorm")
+    def select(task: Task, params: Params) -> Selection: ...
+
+A method module imports from ``panelbench`` only this module, and imports heavy libraries
+(scanpy, scikit-learn, torch, pandas) inside functions.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+    Matrix: TypeAlias = np.ndarray | sparse.csr_matrix
+else:
+    Matrix: TypeAlias = Any
+
+Kind = Literal["classification", "regression"]
+Needs = Literal["counts", "lognorm", "binary", "prepared"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Labels of the training cells for one task.
+
+    Attributes
+    ----------
+    name
+        Name of the task, for example ``"cell_type"``.
+    kind
+        ``"classification"`` or ``"regression"``.
+    values
+        Classification: int64 of shape (n_cells,), codes into `classes`, -1 where missing.
+        Regression: float64 of shape (n_cells,) or (n_cells, n_outputs), NaN where missing.
+    classes
+        Names of all classes of the data set in code order; a class may be absent from the
+        training cells. Empty for regression.
+    """
+
+    name: str
+    kind: Kind
+    values: np.ndarray
+    classes: tuple[str, ...] = ()
+
+    @property
+    def observed(self) -> np.ndarray:
+        """Bool of shape (n_cells,): which cells have this label."""
+        if self.kind == "classification":
+            return np.asarray(self.values >= 0)
+        return np.asarray(~np.isnan(self.values).reshape(len(self.values), -1).any(axis=1))
+
+
+def _no_progress(fraction: float, message: str = "") -> None:
+    """Progress callback of a run that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one selection is asked to do. It holds training cells only.
+
+    Attributes
+    ----------
+    X
+        float32, cells x genes, C-contiguous array or CSR, read-only; in the representation
+        that the method declares with `needs`.
+    genes
+        Gene names, str array of shape (n_genes,).
+    targets
+        Labels by task name, in the data set's order. Single-task methods get one target
+        without missing labels; unsupervised methods get none.
+    k
+        Genes wanted. A nested method may rank just these, or all.
+    seed
+        Seed of the run; take generators from `rng`.
+    counts
+        Raw counts (cells x genes, CSR or array) where the data set has them, else None.
+    inputs
+        Features to predict from (cells x features), for methods that use any, else None.
+    groups
+        Batch, donor or slide of each cell (str array), else None.
+    validation
+        Bool of shape (n_cells,): cells meant for early stopping, when the split has such; they
+        are not test cells. None when there are none.
+    n_jobs
+        Threads or processes the method may use.
+    device
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    memory_limit
+        Bytes the run may hold, or None.
+    scratch
+        An empty folder of the run's own, removed afterwards.
+    progress
+        Called as ``progress(fraction, message)``; cheap, may be called often.
+    """
+
+    X: Matrix
+    genes: np.ndarray
+    targets: Mapping[str, Target]
+    k: int
+    seed: int
+    counts: Matrix | None = None
+    inputs: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    validation: np.ndarray | None = None
+    n_jobs: int = 1
+    device: str = "cpu"
+    memory_limit: int | None = None
+    scratch: Path = field(default_factory=Path)
+    progress: Callable[[float, str], None] = _no_progress
+
+    @property
+    def n_cells(self) -> int:
+        """Number of training cells."""
+        return int(self.X.shape[0])
+
+    @property
+    def n_genes(self) -> int:
+        """Number of candidate genes."""
+        return int(self.X.shape[1])
+
+    @property
+    def target(self) -> Target:
+        """The only target; an error when there is none or more than one."""
+        if len(self.targets) != 1:
+            raise ValueError(f"expected one target, found {list(self.targets)}")
+        return next(iter(self.targets.values()))
+
+    def dense(self) -> np.ndarray:
+        """`X` as a float32 array, cells x genes (no copy when it is one already)."""
+        if isinstance(self.X, np.ndarray):
+            return self.X
+        return np.asarray(self.X.toarray(), dtype=np.float32)
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Return a generator for one purpose, independent of those for other purposes."""
+        return np.random.default_rng(np.random.SeedSequence(self._entropy(purpose)))
+
+    def int_seed(self, purpose: str) -> int:
+        """Return a 32-bit seed for libraries that take an integer (torch, scikit-learn)."""
+        return int(np.random.SeedSequence(self._entropy(purpose)).generate_state(1)[0])
+
+    def _entropy(self, purpose: str) -> list[int]:
+        return [self.seed, zlib.crc32(purpose.encode())]
+
+
+class Predictor(Protocol):
+    """A trained predictor that a method returns with its panel (optional).
+
+    Saved as arrays and JSON, never as a pickle: ``load(*predictor.save())`` must predict the
+    same.
+    """
+
+    genes: Sequence[str]
+    """Genes it reads, in the column order of the matrices it is given."""
+
+    def predict_proba(self, task: str, X: np.ndarray) -> np.ndarray:
+        """Class probabilities, shape (n_cells, n_classes), columns as `Target.classes`."""
+        ...
+
+    def predict(self, task: str, X: np.ndarray) -> np.ndarray:
+        """Regression outputs, shape (n_cells,) or (n_cells, n_outputs)."""
+        ...
+
+    def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and JSON-ready facts from which `load` rebuilds the predictor."""
+        ...
+
+    @classmethod
+    def load(cls, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Predictor:
+        """Rebuild a predictor from what `save` returned."""
+        ...
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a method returns.
+
+    Attributes
+    ----------
+    ranking
+        Gene names, best first, unique, at least `Task.k` of them.
+    scores
+        One finite number per ranked gene (optional).
+    predictor
+        A trained predictor (optional; the method must declare its class).
+    info
+        Anything worth keeping that JSON can hold: traces, convergence, warnings.
+    """
+
+    ranking: Sequence[str]
+    scores: Sequence[float] | np.ndarray | None = None
+    predictor: Predictor | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NoParams:
+    """Parameters of a method that has none."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method's declaration, made by `method`.
+
+    Attributes
+    ----------
+    id
+        Name on the command line: lower case letters, digits and hyphens.
+    select
+        The function ``(Task, params) -> Selection``.
+    module
+        Name of the module that declares it.
+    params
+        Frozen dataclass of parameters; every field has a default.
+    label
+        Name in tables.
+    supervised
+        Uses labels.
+    multitask
+        One selection serves all tasks at once; otherwise one selection per task.
+    regression
+        Accepts regression targets.
+    predictor
+        Class of the predictor it may return, or None.
+    sparse_selection, end_to_end
+        Columns of the YOTO paper's Table 1: the selection is exactly sparse; selection and
+        prediction are trained together.
+    nested
+        One ranking serves every k: its first k genes do not depend on the k asked for.
+    cut
+        The panel is the first k genes of the ranking; False for a control that keeps them all.
+    needs
+        Representation of `Task.X`: raw counts, log-normalised, binary (0/1) or as prepared.
+    gpu
+        ``"no"``, ``"optional"`` or ``"required"``.
+    deterministic
+        The same seed gives the same ranking on the same machine.
+    memory_gb, minutes
+        Default limits of one run; overridable on the command line.
+    version
+        Raised by the author when behaviour changes.
+    libraries
+        Distributions whose versions can change the result; absent ones make a run skipped.
+    helpers
+        Modules outside the method's own whose source belongs to the method.
+    cite
+        Paper, as "Authors Year".
+    """
+
+    id: str
+    select: Callable[[Task, Any], Selection]
+    module: str
+    params: type = NoParams
+    label: str = ""
+    supervised: bool = False
+    multitask: bool = False
+    regression: bool = False
+    predictor: type[Predictor] | None = None
+    sparse_selection: bool = True
+    end_to_end: bool = False
+    nested: bool = True
+    cut: bool = True
+    needs: Needs = "prepared"
+    gpu: Literal["no", "optional", "required"] = "no"
+    deterministic: bool = True
+    memory_gb: float = 16.0
+    minutes: float = 120.0
+    version: int = 1
+    libraries: tuple[str, ...] = ()
+    helpers: tuple[str, ...] = ()
+    cite: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.id):
+            raise ValueError(f"method id {self.id!r}: use lower case, digits and single hyphens")
+        if not is_dataclass(self.params) or not self.params.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+            raise ValueError(f"method {self.id}: params must be a frozen dataclass")
+        for item in dataclass_fields(self.params):
+            try:
+                getattr(self.params(), item.name)
+            except TypeError as error:
+                raise ValueError(f"method {self.id}: every parameter needs a default") from error
+
+    @property
+    def doc(self) -> str:
+        """First paragraph of the function's docstring."""
+        text = (self.select.__doc__ or sys.modules[self.module].__doc__ or "").strip()
+        return " ".join(text.split("\n\n")[0].split())
+
+
+F = TypeVar("F", bound=Callable[..., Selection])
+
+
+def method(id: str, **declared: Any) -> Callable[[F], F]:
+    """Declare a method; see `Method` for what can be declared.
+
+    The function stays callable as it is. Several declarations may be stacked in one module.
+    """
+
+    def register(function: F) -> F:
+        module = function.__module__
+        spec = Method(id=id, select=function, module=module, **{"label": id, **declared})
+        found: dict[str, Method] = vars(sys.modules[module]).setdefault("__methods__", {})
+        if id in found:
+            raise ValueError(f"method {id!r} is declared twice in {module}")
+        found[id] = spec
+        return function
+
+    return register
+
+
+def frozen_mapping(items: Mapping[str, Target]) -> Mapping[str, Target]:
+    """Read-only view of a mapping of targets."""
+    return MappingProxyType(dict(items))

@@ -1,0 +1,76 @@
+"""What the report reads: the records of a suite as two tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from panelbench.config import SuiteSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables: one method of the suite with its parameters.
+
+    Attributes
+    ----------
+    variant
+        Unique name: the method id, and the parameters that differ from the defaults, as
+        ``mrmr-f[relevance=rf]``.
+    label
+        Name in tables.
+    method
+        Method id.
+    declared
+        What the method declares: ``supervised``, ``multitask``, ``predictor`` (bool),
+        ``sparse_selection``, ``end_to_end``, ``nested``, ``cut``, ``cite``.
+    """
+
+    variant: str
+    label: str
+    method: str
+    declared: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Results:
+    """The records of one suite.
+
+    Attributes
+    ----------
+    suite
+        The suite.
+    rows
+        Its methods, in the suite's order.
+    scores
+        One line per planned evaluation, whether it has run or not. Columns: ``dataset``,
+        ``variant``, ``label``, ``method``, ``evaluator`` (``rf``, or with parameters
+        ``rf[n_estimators=500]``), ``task``, ``kind``, ``k`` (int; 0 when the panel is not cut),
+        ``seed``, ``status`` (``ok``, ``failed``, ``timeout``, ``oom``, ``skipped``, ``lost``,
+        ``missing``), ``reason`` (str, "" when ok), ``metrics`` (dict name -> float, empty unless
+        ok), ``classes`` (list of str), ``per_class_f1`` (dict class -> float), ``confusion``
+        (list of lists of int, rows true), ``notes`` (list of str), ``seconds``,
+        ``cpu_seconds``, ``peak_memory_mb``, ``gpu_memory_mb`` (float, NaN unless run), ``key``,
+        ``select_key``.
+    selections
+        One line per planned selection. Columns: ``dataset``, ``variant``, ``label``, ``method``,
+        ``tasks`` (tuple of str, empty when unsupervised), ``k`` (int, the largest asked for),
+        ``seed``, ``status``, ``reason``, ``seconds``, ``cpu_seconds``, ``peak_memory_mb``,
+        ``gpu_memory_mb``, ``ranking`` (list of gene names, empty unless ok), ``info`` (dict),
+        ``warnings`` (list of str), ``source_digest`` (str), ``started`` (ISO time, UTC),
+        ``host``, ``versions`` (dict library -> version), ``key``.
+    datasets
+        Facts of each data set by id: ``title``, ``cells``, ``genes``, ``citation``,
+        ``licence``, ``tasks`` (name -> {class: number of cells}), ``markers`` (class -> genes),
+        ``notes``; whatever is unknown is absent.
+    """
+
+    suite: SuiteSpec
+    rows: tuple[Row, ...]
+    scores: pd.DataFrame
+    selections: pd.DataFrame
+    datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
