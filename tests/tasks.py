@@ -1,0 +1,144 @@
+"""Small selection tasks for tests of methods: planted markers, counts and log counts."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from panelbench.method import Matrix, Method, Target, Task, frozen_mapping
+
+N_CELLS, N_GENES, N_CLASSES = 150, 60, 3
+MARKERS = 4
+"""Planted markers per class: genes 0-3 of class 0, 4-7 of class 1, and so on."""
+SILENT = 57
+"""A gene without any count."""
+
+
+@lru_cache
+def counts() -> np.ndarray:
+    """Counts of 150 cells x 60 genes, float32, with four markers for each of three classes."""
+    rng = np.random.default_rng(7)
+    mean = rng.gamma(2.0, 0.8, N_GENES) + 0.3
+    means = np.tile(mean, (N_CELLS, 1))
+    for code in range(N_CLASSES):
+        genes = slice(MARKERS * code, MARKERS * (code + 1))
+        means[labels() == code, genes] *= 5
+    depth = rng.uniform(0.6, 1.6, (N_CELLS, 1))
+    found = rng.poisson(means * depth).astype(np.float32)
+    found[:, SILENT] = 0
+    return found
+
+
+@lru_cache
+def labels() -> np.ndarray:
+    """Class codes of the cells, int64: 70, 50 and 30 cells in mixed order."""
+    codes = np.repeat(np.arange(N_CLASSES), [70, 50, 30]).astype(np.int64)
+    return np.random.default_rng(3).permutation(codes)
+
+
+def lognorm(matrix: np.ndarray) -> np.ndarray:
+    """Log of counts scaled to the median depth, float32."""
+    depth = matrix.sum(axis=1, keepdims=True)
+    return np.log1p(matrix / depth * np.median(depth)).astype(np.float32)
+
+
+def gene_names(n: int = N_GENES) -> np.ndarray:
+    """Names that do not sort in the order of the columns."""
+    return np.array([f"G{(7 * i) % n:03d}" for i in range(n)])
+
+
+def represent(matrix: np.ndarray, needs: str) -> np.ndarray:
+    """Counts in the representation that a method declares with `needs`."""
+    if needs == "counts":
+        return matrix
+    if needs == "binary":
+        return (matrix > 0).astype(np.float32)
+    return lognorm(matrix)
+
+
+def locked(matrix: np.ndarray, sparse: bool = False) -> Matrix:
+    """Read-only copy, as an array or as CSR."""
+    if not sparse:
+        copy = np.array(matrix, order="C")
+        copy.setflags(write=False)
+        return copy
+    from scipy.sparse import csr_matrix
+
+    found = csr_matrix(matrix)
+    for part in (found.data, found.indices, found.indptr):
+        part.setflags(write=False)
+    return found
+
+
+def cell_type(codes: np.ndarray | None = None, classes: int = N_CLASSES) -> Target:
+    """The classification target, by default with the true labels."""
+    values = np.array(labels() if codes is None else codes)
+    values.setflags(write=False)
+    return Target("cell_type", "classification", values, tuple(f"T {i}" for i in range(classes)))
+
+
+def condition() -> Target:
+    """A second target: two classes that follow gene 20, a tenth of the labels missing."""
+    values = (counts()[:, 20] > np.median(counts()[:, 20])).astype(np.int64)
+    values[::10] = -1
+    values.setflags(write=False)
+    return Target("condition", "classification", values, ("low", "high"))
+
+
+def expression(order: np.ndarray | None = None) -> Target:
+    """A regression target: the log expression of genes 0 and 4, cells reordered if asked."""
+    values = lognorm(counts())[:, [0, 4]].astype(np.float64)
+    values = values if order is None else values[order]
+    values.setflags(write=False)
+    return Target("expression", "regression", values)
+
+
+def targets_for(method: Method, target: Target | None = None) -> dict[str, Target]:
+    """Targets as the harness hands them out: none, one, or several to a multi-task method."""
+    if not method.supervised:
+        return {}
+    first = target or cell_type()
+    found = {first.name: first}
+    if method.multitask and target is None:
+        found["condition"] = condition()
+    return found
+
+
+def make_task(
+    method: Method,
+    *,
+    k: int = 10,
+    seed: int = 0,
+    sparse: bool = False,
+    target: Target | None = None,
+    matrix: np.ndarray | None = None,
+    **given: Any,
+) -> Task:
+    """Task for a method on the planted data (or another matrix of counts)."""
+    raw = counts() if matrix is None else matrix
+    rng = np.random.default_rng(11)
+    options: dict[str, Any] = {
+        "X": locked(represent(raw, method.needs), sparse),
+        "genes": gene_names(raw.shape[1]),
+        "targets": frozen_mapping(targets_for(method, target)),
+        "k": k,
+        "seed": seed,
+        "counts": locked(raw, sparse=True),
+        "inputs": locked(rng.normal(size=(len(raw), 12)).astype(np.float32)),
+        "groups": np.array(["a", "b"])[np.arange(len(raw)) % 2],
+    }
+    return Task(**(options | given))
+
+
+def quick_params(method: Method) -> Any:
+    """Default parameters, with long trainings cut short: every ``*epochs`` is at most 3."""
+    defaults = method.params()
+    short = {
+        item.name: min(getattr(defaults, item.name), 3)
+        for item in fields(method.params)
+        if item.name.endswith("epochs") and isinstance(getattr(defaults, item.name), int)
+    }
+    return method.params(**short)
