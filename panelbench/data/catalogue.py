@@ -1,0 +1,249 @@
+"""Which data sets there are: the catalogue, a file of one's own, synthetic data on request."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from panelbench.config import DatasetSpec, SourceFile, SplitSpec, Step, TaskSpec, parse, read_yaml
+from panelbench.data import synthetic
+from panelbench.data.read import check_reader
+from panelbench.data.recipes import resolve
+from panelbench.errors import ConfigError, DataError, UnknownName
+
+VARIABLE = "PANELBENCH_DATASETS"
+SYNTHETIC = "synthetic:"
+
+
+def find_catalogue(option: Path | None = None) -> Path:
+    """Return the catalogue to use.
+
+    The first of: the path given (``--datasets``), ``$PANELBENCH_DATASETS``, ``./datasets.yaml``,
+    the one that comes with the package.
+
+    Raises
+    ------
+    ConfigError
+        When the one asked for does not exist.
+    """
+    asked = {"--datasets": option, f"${VARIABLE}": os.environ.get(VARIABLE) or None}
+    for source, value in asked.items():
+        if value is not None:
+            path = Path(value)
+            if not path.is_file():
+                raise ConfigError(f"{source}: no such file: {path}")
+            return path
+    here = Path("datasets.yaml")
+    return here if here.is_file() else Path(__file__).parent.parent / "datasets.yaml"
+
+
+def load_catalogue(path: Path) -> dict[str, DatasetSpec]:
+    """Read and check a catalogue, a mapping of id -> entry.
+
+    Raises
+    ------
+    ConfigError
+        Naming the file, the data set and the key that is wrong.
+    """
+    data = read_yaml(path)
+    if data is None:
+        return {}
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{path}: expected data sets by id, found {type(data).__name__}")
+    found = {}
+    for key, entry in data.items():
+        where = f"{path}, data set {str(key)!r}"
+        if not isinstance(entry, Mapping):
+            raise ConfigError(f"{where}: expected a mapping, found {type(entry).__name__}")
+        if "id" in entry:
+            raise ConfigError(f"{where}: the id is the key of the entry; remove 'id'")
+        found[str(key)] = _checked(parse(DatasetSpec, {**entry, "id": str(key)}, where), where)
+    return found
+
+
+def find_dataset(name: str, catalogue: Mapping[str, DatasetSpec]) -> DatasetSpec:
+    """Return a data set by id: an entry of the catalogue, or ``synthetic:...``.
+
+    Raises
+    ------
+    UnknownName
+        With near matches.
+    ConfigError
+        Options of synthetic data that do not fit.
+    """
+    if name in catalogue:
+        return catalogue[name]
+    if name.startswith(SYNTHETIC):
+        return synthetic_data(name)
+    raise UnknownName("data set", name, [*catalogue, f"{SYNTHETIC}cells=...,genes=..."])
+
+
+def _checked(spec: DatasetSpec, where: str) -> DatasetSpec:
+    """What the model cannot check: reader, recipe, and names that would collide."""
+    check_reader(spec)
+    if spec.reader == "synthetic":
+        synthetic.parse_options(spec.reader_options, where)
+    try:
+        resolve(spec.recipe)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    names = [task.name for task in spec.tasks]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{where}: task {twice[0]!r} is declared twice")
+    groups = {name for name in (spec.group, spec.split.group) if name is not None}
+    if len(groups) > 1:
+        raise ConfigError(f"{where}: 'group' and 'split.group' name different columns")
+    if groups and "group" in names:
+        raise ConfigError(
+            f"{where}: a task cannot be called 'group' beside a group column; give it another "
+            "name, with column: group"
+        )
+    return spec
+
+
+def own_data(
+    path: Path,
+    labels: Sequence[str],
+    *,
+    regression: Sequence[str] = (),
+    group: str | None = None,
+    inputs: str | None = None,
+    layer: str | None = None,
+    min_cells: int = 0,
+    min_genes: int = 0,
+    make_unique: bool = False,
+    hvg: int | None = None,
+    scheme: Literal["holdout", "groups", "leave-one-group-out"] = "holdout",
+    test: float = 0.2,
+    validation: float = 0.0,
+    stratify: bool = True,
+) -> DatasetSpec:
+    """Describe an ``.h5ad`` file of one's own; the file is not opened.
+
+    Counts (in ``X``, or else in ``layers["counts"]``) are normalised to 10,000 per cell and
+    log-transformed when the file is read; other values are taken as log-normalised, with a note.
+
+    Parameters
+    ----------
+    path
+        The file. The id of the data set is its name without suffix.
+    labels
+        Columns of ``obs`` with classes, one task each.
+    regression
+        Columns of ``obs`` or keys of ``obsm`` with numbers, one task each.
+    group
+        Column of ``obs`` with donors, batches or slides; needed by schemes other than holdout.
+    inputs
+        Key of ``obsm`` with features to predict from.
+    layer
+        Matrix to read instead of ``X``: a layer, or ``raw``.
+    min_cells
+        Classes with fewer cells are dropped from their task.
+    min_genes
+        Cells in which fewer genes are seen are dropped.
+    make_unique
+        Make repeated gene names unique.
+    hvg
+        Keep this many highly variable genes, chosen on training cells.
+    scheme, test, validation, stratify
+        The split, see `panelbench.config.SplitSpec`.
+
+    Raises
+    ------
+    DataError
+        No such file, or not an ``.h5ad``.
+    ConfigError
+        Options that do not fit each other.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file" + (" (a folder)" if path.is_dir() else ""))
+    if path.suffix.lower() not in {".h5ad", ".h5"}:
+        raise DataError(f"{path}: expected an .h5ad file (AnnData); save it with write_h5ad")
+    where = f"--data {path}"
+    tasks = [{"name": valid_name(c), "column": c, "min_cells": min_cells} for c in labels]
+    tasks += [{"name": valid_name(c), "column": c, "kind": "regression"} for c in regression]
+    recipe = [Step(name="filter_cells", options={"min_genes": min_genes})] if min_genes else []
+    recipe.append(Step(name="to_lognorm"))
+    if hvg is not None:
+        recipe.append(Step(name="hvg", options={"n": hvg, "flavor": "auto"}))
+    split = parse(
+        SplitSpec,
+        {
+            "scheme": scheme,
+            "test": test,
+            "validation": validation,
+            "stratify": stratify,
+            "group": group if scheme != "holdout" else None,
+        },
+        where,
+    )
+    reader_options: dict[str, Any] = {"layer": layer} if layer else {}
+    if make_unique:
+        reader_options["make_unique"] = True
+    return _checked(
+        DatasetSpec(
+            id=valid_name(path.stem),
+            title=path.name,
+            reader="h5ad",
+            reader_options=reader_options,
+            files=(SourceFile(name=str(path.absolute())),),
+            recipe=tuple(recipe),
+            tasks=tuple(parse(TaskSpec, task, where) for task in tasks),
+            split=split,
+            group=group,
+            inputs=inputs,
+        ),
+        where,
+    )
+
+
+def valid_name(text: str) -> str:
+    """Turn any text into a valid name: runs of other characters become one underscore."""
+    name = re.sub(r"[^A-Za-z0-9._:+-]+", "_", text).lstrip("._:+-").rstrip("_")
+    return name or "data"
+
+
+def synthetic_data(name: str) -> DatasetSpec:
+    """Describe the data set ``synthetic:cells=2000,genes=500,types=3:6:12,seed=1``.
+
+    A list is separated by colons. The id of the data set is the same text with ``-`` and ``+`` for
+    ``=`` and ``,`` (which file names do not like); it is understood as well.
+
+    Raises
+    ------
+    ConfigError
+        An unknown option (all are listed) or a value that does not fit.
+    """
+    options: dict[str, Any] = {}
+    for item in filter(None, re.split(r"[,+]", name.removeprefix(SYNTHETIC))):
+        key, separator, value = item.partition("=" if "=" in item else "-")
+        if not separator or key in options:
+            known = ", ".join(synthetic.SyntheticOptions.model_fields)
+            raise ConfigError(
+                f"{name}: cannot read {item!r}; write option=value, separated by commas, each "
+                f"once; options are {known}"
+            )
+        parsed = [yaml.safe_load(part) for part in value.split(":")]
+        options[key] = parsed if key == "types" else parsed[0] if len(parsed) == 1 else value
+    checked = synthetic.parse_options(options, name)
+    given = [
+        f"{key}-{':'.join(map(str, value)) if isinstance(value, list) else value}"
+        for key, value in sorted(options.items())
+    ]
+    return _checked(
+        DatasetSpec(
+            id=SYNTHETIC + ("+".join(given) or "default"),
+            title="Synthetic data",
+            reader="synthetic",
+            reader_options=options,
+            recipe=(Step(name="normalize"), Step(name="log1p")),
+            tasks=synthetic.tasks(checked),
+        ),
+        name,
+    )

@@ -1,0 +1,298 @@
+"""Checks of what a data file holds: each failure is one `DataError` that says where it is.
+
+Every check takes `where`, the name of the file (and data set) for the message.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from panelbench.errors import DataError
+from panelbench.method import Matrix
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+    from panelbench.config import TaskSpec
+
+_BARCODE = re.compile(r"[ACGT]{12,}")
+_ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}")
+_EVERYWHERE = frozenset(
+    ("ACTB", "B2M", "EEF1A1", "FTH1", "FTL", "GAPDH", "MALAT1", "RPL3", "RPLP0", "TMSB4X", "UBB")
+)
+"""Symbols found in nearly every data set (upper case: mouse names are compared likewise)."""
+
+
+def near_matches(name: str, known: Iterable[str]) -> str:
+    """Return ``did you mean ...?`` or the list of names, for the end of a message."""
+    names = [str(item) for item in known]
+    lowered = {item.lower(): item for item in names}
+    near = difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.5)
+    if near:
+        return "did you mean " + " or ".join(repr(lowered[item]) for item in near) + "?"
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"there is {shown or 'none'}"
+
+
+def values_of(X: Matrix) -> np.ndarray:
+    """Stored values of a matrix (a view): the non-zero ones of CSR, all of an array."""
+    return X.ravel() if isinstance(X, np.ndarray) else np.asarray(X.data)
+
+
+def are_counts(X: Matrix) -> bool:
+    """Whether every value is a whole number, zero or more."""
+    values = values_of(X)
+    if not values.size:
+        return True
+    return bool(
+        values.min() >= 0 and np.isfinite(values).all() and (values == np.rint(values)).all()
+    )
+
+
+def gene_names(adata: AnnData, where: str) -> None:
+    """Every gene has a name and no two have the same.
+
+    Raises
+    ------
+    DataError
+    """
+    names = np.asarray(adata.var_names, dtype=str)
+    empty = np.flatnonzero(np.isin(np.char.strip(names), ["", "nan", "None"]))
+    if empty.size:
+        raise DataError(
+            f"{where}: {empty.size} genes have no name (first: column {empty[0]}); "
+            "name them or drop these columns"
+        )
+    unique, counts = np.unique(names, return_counts=True)
+    twice = unique[counts > 1]
+    if twice.size:
+        raise DataError(
+            f"{where}: {twice.size} gene names occur more than once ({', '.join(twice[:5])}"
+            f"{', ...' if twice.size > 5 else ''}); merge them, or set the reader option "
+            "make_unique (--make-unique), which appends -1, -2, ..."
+        )
+
+
+def matrix_values(X: Matrix, adata: AnnData, where: str, what: str = "X") -> None:
+    """No value is NaN, infinite or negative.
+
+    Raises
+    ------
+    DataError
+        Naming the first such cell and gene.
+    """
+    values = values_of(X)
+    if not values.size:
+        return
+    missing = ~np.isfinite(values)
+    if missing.any():
+        raise DataError(
+            f"{where}: {int(missing.sum())} values of {what} are NaN or infinite "
+            f"({_place(X, missing, adata)}); expression must be finite"
+        )
+    negative = values < 0
+    if negative.any():
+        raise DataError(
+            f"{where}: {int(negative.sum())} values of {what} are negative "
+            f"({_place(X, negative, adata)}); scaled data cannot be used, {_other_matrices(adata)}"
+        )
+
+
+def counts(X: Matrix, adata: AnnData, where: str, what: str = "X") -> None:
+    """Every value is a whole number, zero or more, as raw counts are.
+
+    Raises
+    ------
+    DataError
+        Naming the first cell and gene with another value.
+    """
+    matrix_values(X, adata, where, what)
+    values = values_of(X)
+    broken = values != np.rint(values)
+    if broken.any():
+        raise DataError(
+            f"{where}: {what} should hold raw counts, but {int(broken.sum())} values are not whole "
+            f"numbers ({_place(X, broken, adata)} is {values[broken][0]:g}); "
+            f"{_other_matrices(adata)}"
+        )
+
+
+def _place(X: Matrix, wrong: np.ndarray, adata: AnnData) -> str:
+    """Cell and gene of the first entry of `wrong`, a mask over `values_of`."""
+    first = int(np.flatnonzero(wrong)[0])
+    if isinstance(X, np.ndarray):
+        row, column = divmod(first, X.shape[1])
+    else:
+        row = int(np.searchsorted(X.indptr, first, side="right")) - 1
+        column = int(X.indices[first])
+    return f"first: cell {adata.obs_names[row]!r}, gene {adata.var_names[column]!r}"
+
+
+def _other_matrices(adata: AnnData) -> str:
+    """Advice: which other matrices of the file could be read instead."""
+    found = [str(name) for name in adata.layers] + (["raw"] if adata.raw is not None else [])
+    if found:
+        return f"choose another matrix with the reader option layer (--layer): {', '.join(found)}"
+    return "and the file has no other matrix: give one with raw counts or log-normalised values"
+
+
+def empty_cells(adata: AnnData, where: str) -> None:
+    """Every cell has at least one count.
+
+    Raises
+    ------
+    DataError
+    """
+    totals = np.asarray(abs(adata.X).sum(axis=1)).ravel()
+    empty = np.flatnonzero(totals == 0)
+    if empty.size:
+        raise DataError(
+            f"{where}: {empty.size} of {adata.n_obs} cells have no counts at all (first: "
+            f"{adata.obs_names[empty[0]]!r}); remove them, or begin the recipe with "
+            "filter_cells: {min_genes: 1} (--min-genes 1)"
+        )
+
+
+def orientation(adata: AnnData, columns: Iterable[str], where: str) -> None:
+    """Rows are cells and columns are genes, as far as names can tell.
+
+    Parameters
+    ----------
+    columns
+        Label columns that are expected in ``obs``.
+
+    Raises
+    ------
+    DataError
+        With the evidence, when the matrix looks transposed.
+    """
+    evidence = []
+    misplaced = [c for c in columns if c not in adata.obs and c in adata.var]
+    if misplaced:
+        evidence.append(f"the label column {misplaced[0]!r} is in var, not in obs")
+    rows = [str(name) for name in adata.obs_names[:5000]]
+    cols = [str(name) for name in adata.var_names[:5000]]
+    if _share(_BARCODE, cols) > 0.5:
+        evidence.append(f"the columns are named like cell barcodes ({cols[0]!r})")
+    if _share(_ENSEMBL, rows) > 0.5:
+        evidence.append(f"the rows are named like genes ({rows[0]!r})")
+    symbols = _EVERYWHERE & {str(name).upper() for name in adata.obs_names}
+    if len(symbols) >= 3 and not _EVERYWHERE & {str(name).upper() for name in adata.var_names}:
+        evidence.append(f"rows are named {', '.join(sorted(symbols)[:3])}")
+    if evidence:
+        raise DataError(
+            f"{where}: the matrix looks transposed, {adata.n_obs} cells x {adata.n_vars} genes: "
+            f"{'; '.join(evidence)}. Rows must be cells: save adata.T"
+        )
+
+
+def _share(pattern: re.Pattern[str], names: list[str]) -> float:
+    return sum(bool(pattern.search(name)) for name in names) / max(len(names), 1)
+
+
+def column(adata: AnnData, name: str, where: str, what: str = "label") -> Any:
+    """Return a column of ``obs``.
+
+    Raises
+    ------
+    DataError
+        Listing near matches when there is none of this name.
+    """
+    if name not in adata.obs:
+        raise DataError(
+            f"{where}: no {what} column {name!r} in obs; {near_matches(name, adata.obs.columns)}"
+        )
+    return adata.obs[name]
+
+
+def class_labels(adata: AnnData, task: TaskSpec, where: str) -> pd.Categorical:
+    """Labels of a classification task; rare classes (`TaskSpec.min_cells`) are missing.
+
+    Returns
+    -------
+    Categorical of str, one per cell, NaN where missing. The order of a categorical column is
+    kept, other columns are sorted.
+
+    Raises
+    ------
+    DataError
+        No such column; real numbers; names of cells; fewer than two classes.
+    """
+    import pandas as pd
+
+    values = column(adata, task.source, where)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        levels = list(values.cat.categories)
+    else:
+        if pd.api.types.is_float_dtype(values):
+            if (values.dropna() != values.dropna().round()).any():
+                raise DataError(
+                    f"{where}: label column {task.source!r} holds real numbers, not classes; "
+                    "declare it as a regression task (kind: regression, --regression)"
+                )
+            values = values.astype("Int64")  # 1.0 with gaps: the class is called "1"
+        levels = sorted(values.dropna().unique(), key=_natural)
+    names = list(dict.fromkeys(str(level) for level in levels if str(level).strip()))
+    text = values.astype(object).where(values.notna().to_numpy(), None)
+    labels = pd.Categorical(text.map(lambda v: None if v is None else str(v)), categories=names)
+    counts = labels.value_counts()
+    kept = [name for name in names if counts[name] >= max(task.min_cells, 1)]
+    labels = labels.set_categories(kept)
+    if len(kept) < 2:
+        rule = f" with at least {task.min_cells} cells (min_cells)" if task.min_cells else ""
+        found = f"one class{rule} ({kept[0]!r})" if kept else f"no class{rule}"
+        raise DataError(f"{where}: label column {task.source!r} has {found}; a task needs two")
+    if len(kept) > max(20, adata.n_obs // 2):
+        raise DataError(
+            f"{where}: label column {task.source!r} has {len(kept)} classes for {adata.n_obs} "
+            "cells: it looks like names of cells, not like labels"
+        )
+    return labels
+
+
+def _natural(value: Any) -> tuple[int, float, str]:
+    """Order numbers as numbers, before text."""
+    if isinstance(value, int | float | np.number):
+        return (0, float(value), "")
+    return (1, 0.0, str(value))
+
+
+def regression_target(adata: AnnData, task: TaskSpec, where: str) -> np.ndarray:
+    """Values of a regression task.
+
+    Returns
+    -------
+    float64 of shape (n_cells,) for a column of ``obs``, (n_cells, n_outputs) for a key of
+    ``obsm``; NaN where missing.
+
+    Raises
+    ------
+    DataError
+        No such column or key; not numbers; no two different values.
+    """
+    if task.source not in adata.obs and task.source not in adata.obsm:
+        known = [*adata.obs.columns, *adata.obsm]
+        raise DataError(
+            f"{where}: no target {task.source!r} in obs or obsm; {near_matches(task.source, known)}"
+        )
+    found = adata.obs[task.source] if task.source in adata.obs else adata.obsm[task.source]
+    if hasattr(found, "toarray"):
+        found = found.toarray()
+    try:
+        values = np.asarray(found, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{where}: target {task.source!r} does not hold numbers; "
+            "declare it as a classification task (--label)"
+        ) from None
+    values = np.where(np.isfinite(values), values, np.nan)
+    spread = [np.unique(v[~np.isnan(v)]).size for v in values.reshape(len(values), -1).T]
+    if not spread or min(spread) < 2:
+        raise DataError(f"{where}: target {task.source!r} is constant or missing in all cells")
+    return values
