@@ -98,6 +98,8 @@ def _dispersions(task: Task, flavor: str, **options: Any) -> Selection:
     except ValueError:
         # Many genes without expression make equal bin edges: leave the constant genes out.
         use = gene_variances(task.X) > 0
+        if not use.any():
+            raise NotApplicable(f"{flavor.replace('_', '-')}: no gene varies") from None
         info["constant_genes_left_out"] = int((~use).sum())
         try:
             table = _scanpy(task.X[:, use], flavor=flavor, **options)

@@ -41,7 +41,7 @@ def labels() -> np.ndarray:
 
 def lognorm(matrix: np.ndarray) -> np.ndarray:
     """Log of counts scaled to the median depth, float32."""
-    depth = matrix.sum(axis=1, keepdims=True)
+    depth = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     return np.log1p(matrix / depth * np.median(depth)).astype(np.float32)
 
 

@@ -29,6 +29,7 @@ from tests import tasks
 
 REGISTRY = discover()
 HEAVY = ("anndata", "jinja2", "matplotlib", "pandas", "scanpy", "scipy", "sklearn", "torch")
+EXEMPT = {("given", "constant_genes_come_last"): "its order is the user's, not the data's"}
 CHECKS: dict[str, Callable[[Method], None]] = {}
 
 
@@ -261,6 +262,8 @@ def test_contract(id: str, name: str) -> None:
     method = REGISTRY.methods[id]
     if method.gpu == "required":
         pytest.skip("needs a GPU")
+    if (id, name) in EXEMPT:
+        pytest.skip(EXEMPT[id, name])
     CHECKS[name](method)
 
 
