@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from panelbench.errors import ConfigError, MethodError, UnknownName
-from panelbench.keys import module_sources, source_digest
+from panelbench.keys import digest, module_sources, source_digest
 from panelbench.method import Method
 
 ENTRY_POINTS = "panelbench.methods"
@@ -85,8 +85,7 @@ def discover(methods_dirs: Iterable[Path] = ()) -> Registry:
         # A broken plug-in may raise anything while it is imported, SystemExit included.
         except (Exception, SystemExit) as error:
             sys.modules.pop(name, None)
-            for item in _broken(name, place, error):
-                broken[item.id] = item
+            broken |= {item.id: item for item in _broken(name, place, error)}
             continue
         for id, item in found.items():
             if id in methods and methods[id].module != item.module:
@@ -95,12 +94,12 @@ def discover(methods_dirs: Iterable[Path] = ()) -> Registry:
                     f"{place}; rename one of them"
                 )
             methods[id] = item
-    return Registry(dict(sorted(methods.items())), {k: v for k, v in broken.items()})
+    return Registry(dict(sorted(methods.items())), broken)
 
 
 def _modules(methods_dirs: Iterable[Path]) -> Iterator[tuple[str, str]]:
     """Yield the name and the place of every module that may declare methods."""
-    import panelbench.methods as shipped
+    shipped = importlib.import_module("panelbench.methods")
 
     for info in pkgutil.iter_modules(shipped.__path__):
         yield f"{shipped.__name__}.{info.name}", str(Path(shipped.__path__[0]) / info.name)
@@ -145,9 +144,9 @@ def _broken(name: str, place: str, error: BaseException) -> list[Broken]:
     )
     text = file.read_text(encoding="utf-8", errors="replace") if file else ""
     message = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    digest = hashlib.sha256(text.encode()).hexdigest()[:32]
+    source = hashlib.sha256(text.encode()).hexdigest()[:32]
     ids = _ids_in(text) or [name.rpartition(".")[2].replace("_", "-")]
-    return [Broken(id, str(file or place), message, digest) for id in ids]
+    return [Broken(id, str(file or place), message, source) for id in ids]
 
 
 def _ids_in(text: str) -> list[str]:
@@ -163,12 +162,9 @@ def _ids_in(text: str) -> list[str]:
         for node in function.decorator_list
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "method"
     ]
-    values = [call.args[0].value for call in calls if call.args and _is_constant(call.args[0])]
+    first = [call.args[0] for call in calls if call.args]
+    values = [node.value for node in first if isinstance(node, ast.Constant)]
     return [value for value in values if isinstance(value, str)]
-
-
-def _is_constant(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant)
 
 
 def _place(module: str) -> str:
@@ -220,8 +216,14 @@ def params_dict(params: Any) -> dict[str, Any]:
     return dumped
 
 
+def _short(value: Any) -> str:
+    """Text of a parameter value; a long one as its digest."""
+    text = str(value)
+    return text if len(text) <= 40 else digest(value)[:8]
+
+
 def variant_name(id: str, params: Any) -> str:
     """Id with the parameters that differ from their defaults: ``mrmr-f[relevance=rf]``."""
     values, defaults = params_dict(params), params_dict(type(params)())
-    changed = [f"{name}={values[name]}" for name in values if values[name] != defaults[name]]
+    changed = [f"{n}={_short(values[n])}" for n in values if values[n] != defaults[n]]
     return f"{id}[{','.join(changed)}]" if changed else id

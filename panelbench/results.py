@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from panelbench.config import SuiteSpec
@@ -67,6 +69,9 @@ class Results:
         Facts of each data set by id: ``title``, ``cells``, ``genes``, ``citation``,
         ``licence``, ``tasks`` (name -> {class: number of cells}), ``markers`` (class -> genes),
         ``notes``; whatever is unknown is absent.
+    stale
+        Number of records made with other code or versions than those at hand. Not part of any
+        table: tables are a function of the records alone.
     """
 
     suite: SuiteSpec
@@ -74,3 +79,13 @@ class Results:
     scores: pd.DataFrame
     selections: pd.DataFrame
     datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    stale: int = 0
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Facts of a data set that preprocessing left, {} when there are none."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found

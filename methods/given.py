@@ -1,0 +1,38 @@
+"""A panel that is already there: genes from a file, a paper or a colleague."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from panelbench.errors import MethodError
+from panelbench.method import Selection, Task, method
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters.
+
+    Attributes
+    ----------
+    genes
+        Gene names, best first.
+    """
+
+    genes: tuple[str, ...] = ()
+
+
+@method("given", params=Params, label="Given panel", needs="prepared")
+def select(task: Task, params: Params) -> Selection:
+    """Rank the given genes in their order; all other genes follow as they lie in the data."""
+    known = set(task.genes.tolist())
+    unknown = [gene for gene in params.genes if gene not in known]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=3)
+        hint = f"; for {unknown[0]} there is {', '.join(near)}" if near else ""
+        shown = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
+        raise MethodError(f"{len(unknown)} genes of the panel are not in the data: {shown}{hint}")
+    first = list(dict.fromkeys(params.genes))
+    given = set(first)
+    rest = [gene for gene in task.genes.tolist() if gene not in given]
+    return Selection(ranking=[*first, *rest])

@@ -1,0 +1,315 @@
+"""The suite from Python: the same as on the command line, returning a data frame."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from panelbench.collect import collect
+from panelbench.config import DatasetSpec
+from panelbench.data.fetch import source_checksum
+from panelbench.errors import ConfigError, InputError
+from panelbench.execute import Executor
+from panelbench.plan import make_plan
+from panelbench.registry import discover
+from panelbench.request import Request, read_panel
+from panelbench.results import Results
+from panelbench.runs import Plan, Run
+from panelbench.settings import Settings, default_cache, default_mirrors
+from panelbench.state import State, States, Summary, exit_code
+from panelbench.store import Store, panel_of, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STAGES = ("preprocess", "select", "evaluate", "report")
+
+
+@dataclass
+class Done:
+    """What a call did.
+
+    Attributes
+    ----------
+    plan
+        The runs that were asked for.
+    summaries
+        One per stage that was gone through.
+    states
+        Where each run of the stages asked for stands now.
+    results
+        Tables of the records, when the report was asked for.
+    report
+        Files of the report.
+    """
+
+    plan: Plan
+    summaries: list[Summary] = field(default_factory=list)
+    states: list[tuple[Run, State]] = field(default_factory=list)
+    results: Results | None = None
+    report: list[Path] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all runs are done, 3 some are, 1 none is."""
+        return exit_code(state for _, state in self.states)
+
+
+def plan_for(request: Request, settings: Settings) -> Plan:
+    """Plan a request; nothing is run.
+
+    Raises
+    ------
+    InputError
+        For anything in the request that does not fit.
+    """
+    downloads = settings.cache / "downloads"
+
+    def checksum(spec: DatasetSpec) -> str:
+        return source_checksum(spec, downloads, settings.mirrors)
+
+    registry = discover(settings.methods_dirs)
+    return make_plan(request.resolve(), request.catalogue(), registry, checksum)
+
+
+def perform(
+    request: Request,
+    settings: Settings,
+    stages: Sequence[str] = STAGES,
+    shard: tuple[int, int] | None = None,
+    said: Callable[[Summary], None] = lambda summary: None,
+) -> Done:
+    """Go through stages, doing what is not done yet.
+
+    Parameters
+    ----------
+    request, settings
+        What, where and how.
+    stages
+        Some of `STAGES`. Selections and evaluations preprocess what they need.
+    shard
+        ``(i, n)``: only the runs of shard i of n; the report is left out then, since it shows
+        all shards.
+    said
+        Called with each stage's summary as soon as the stage is over.
+
+    Raises
+    ------
+    InputError
+        When nothing can be run: bad options, or no data set can be had.
+    """
+    plan = plan_for(request, settings)
+    part = plan if shard is None else plan.shard(*shard)
+    done = Done(part)
+    wanted = set(stages)
+    if request.panel is not None and "evaluate" in wanted:
+        wanted.add("select")
+
+    def finish(summary: Summary) -> None:
+        done.summaries.append(summary)
+        said(summary)
+
+    with Executor(settings) as executor:
+        if wanted & {"preprocess", "select", "evaluate"}:
+            finish(executor.preprocess(part))
+            _check_problems(part, executor.states.problems)
+            if request.panel is not None:
+                _check_panel(request.panel, part, executor)
+        if "select" in wanted:
+            finish(executor.select(part))
+        if "evaluate" in wanted:
+            finish(executor.evaluate(part))
+        runs: list[Run] = []
+        runs += part.selections if "select" in wanted else ()
+        runs += part.evaluations if "evaluate" in wanted else ()
+        done.states = [(run, executor.states.of(run)) for run in runs]
+    if "report" in wanted and shard is None:
+        done.results, done.report = report(plan, settings)
+        if wanted == {"report"} and not (done.results.scores["status"] == "ok").any():
+            raise InputError(
+                f"no results of suite {plan.suite.name} in {settings.results}: "
+                f"`panelbench run` makes them"
+            )
+    return done
+
+
+def report(plan: Plan, settings: Settings) -> tuple[Results, list[Path]]:
+    """Write tables, figures and page of a plan from the records."""
+    from panelbench.report import build
+
+    results = collect(plan, Store(settings.results))
+    return results, build(results, settings.results / "reports" / plan.suite.name)
+
+
+def inspect(request: Request, settings: Settings) -> list[tuple[Run, State]]:
+    """Where every run of a request stands; nothing is run."""
+    states = States(Store(settings.results), settings.retry)
+    plan = plan_for(request, settings)
+    return [(run, states.explain(run)) for run in (*plan.selections, *plan.evaluations)]
+
+
+def write_panel(done: Done, settings: Settings, out: Path) -> int:
+    """Write the panel of the only selection as CSV: rank, gene, score.
+
+    Returns
+    -------
+    Number of genes.
+
+    Raises
+    ------
+    InputError
+        When there is more than one selection, or it did not succeed; nothing is written then.
+    """
+    selections = done.plan.selections
+    if len(selections) != 1:
+        raise ConfigError(
+            f"--out takes one panel, and {len(selections)} selections are asked for: give one "
+            "--method, --task and --seed"
+        )
+    (run,) = selections
+    state = States(Store(settings.results)).of(run)
+    if state.record is None or state.record.status != "ok":
+        reason = state.why or state.status
+        raise InputError(f"--out {out}: nothing written, {run.describe()}: {reason}")
+    result = state.record.result
+    panel = panel_of(result["ranking"], run.k)
+    scores = result.get("scores") or [""] * len(panel)
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(["rank", "gene", "score"])
+    table.writerows(
+        (rank, gene, score)
+        for rank, (gene, score) in enumerate(zip(panel, scores, strict=False), start=1)
+    )
+    write_atomically(out, buffer.getvalue())
+    return len(panel)
+
+
+def _check_problems(plan: Plan, problems: Mapping[str, str]) -> None:
+    files = {run.dataset.file: run.dataset for run in plan.selections}
+    if files and files.keys() <= problems.keys():
+        file, dataset = next(iter(files.items()))
+        reason = problems[file]
+        raise InputError(reason if dataset.id in reason else f"data set {dataset.id}: {reason}")
+
+
+def _check_panel(panel: Path, plan: Plan, executor: Executor) -> None:
+    """Say at once which genes of a panel the data do not have."""
+    import difflib
+
+    import h5py
+
+    genes = read_panel(panel)
+    for dataset in plan.datasets:
+        path = executor.prepared(dataset)
+        if not path.exists():
+            continue
+        with h5py.File(path) as stored:
+            index = stored["var"].attrs["_index"]
+            known = {name.decode() for name in stored["var"][index][()]}
+        unknown = [gene for gene in genes if gene not in known]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], known, n=3)
+            hint = f"; near {unknown[0]}: {', '.join(near)}" if near else ""
+            shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+            raise InputError(
+                f"--panel {panel}: {len(unknown)} of {len(genes)} genes are not in data set "
+                f"{dataset.id}: {shown}{hint}"
+            )
+
+
+def run(
+    suite: str | Path | None = None,
+    *,
+    results: str | Path = "results",
+    cache: str | Path | None = None,
+    stages: Sequence[str] = STAGES,
+    mirror: str | Path | Iterable[str | Path] | None = None,
+    methods_dir: Iterable[str | Path] = (),
+    jobs: int | None = None,
+    device: str = "auto",
+    retry: Iterable[str] = (),
+    shard: tuple[int, int] | None = None,
+    time_limit: float | None = None,
+    memory_limit: int | None = None,
+    quiet: bool = True,
+    **request: Any,
+) -> pd.DataFrame:
+    """Run a suite, or what the options say, and return the scores.
+
+    Parameters
+    ----------
+    suite
+        Name of a suite or path of a YAML file; leave it out to name everything by options.
+    results, cache
+        Folders; the cache is the user's cache folder by default.
+    stages
+        Some of ``preprocess``, ``select``, ``evaluate``, ``report``.
+    mirror
+        Folders searched for files before they are downloaded.
+    methods_dir
+        Folders with methods of one's own.
+    jobs, device, retry, shard, time_limit, memory_limit
+        As on the command line; seconds and bytes.
+    quiet
+        No progress.
+    **request
+        Fields of `panelbench.request.Request`: ``dataset``, ``method``, ``task``, ``k``,
+        ``seed``, ``evaluator`` (each one value or a list), ``sets``, ``data``, ``label``, ...
+
+    Returns
+    -------
+    One row per evaluation: data set, method, task, k, seed, evaluator, status, reason, one
+    column per metric, and the costs.
+
+    Raises
+    ------
+    InputError
+        When something that was given does not fit.
+
+    Examples
+    --------
+    >>> panelbench.run(dataset="pbmc68k-reduced", method=["mrmr-f", "random"], k=16)
+    """
+    listed = ("dataset", "method", "task", "k", "seed", "evaluator", "label", "target")
+    unknown = request.keys() - set(Request.__dataclass_fields__)
+    if unknown:
+        raise ConfigError(f"run() has no option {sorted(unknown)[0]!r}")
+    for name in listed:
+        if name in request and isinstance(request[name], str | int):
+            request[name] = [request[name]]
+    for name in ("data", "panel", "datasets"):
+        if isinstance(request.get(name), str):
+            request[name] = Path(request[name])
+    mirrors = [mirror] if isinstance(mirror, str | Path) else mirror
+    settings = Settings(
+        results=Path(results),
+        cache=Path(cache) if cache else default_cache(),
+        mirrors=default_mirrors() if mirrors is None else tuple(Path(m) for m in mirrors),
+        methods_dirs=tuple(Path(folder) for folder in methods_dir),
+        jobs=jobs,
+        device=device,
+        retry=frozenset(retry),
+        time_limit=time_limit,
+        memory_limit=memory_limit,
+        quiet=quiet,
+    )
+    asked = Request(suite=None if suite is None else str(suite), **request)
+    done = perform(asked, settings, stages, shard)
+    found = done.results or collect(done.plan, Store(settings.results))
+    return scores_frame(found)
+
+
+def scores_frame(results: Results) -> pd.DataFrame:
+    """Scores with one column per metric."""
+    import pandas as pd
+
+    scores = results.scores
+    names = ["dataset", "method", "variant", "task", "k", "seed", "evaluator", "status", "reason"]
+    costs = ["seconds", "cpu_seconds", "peak_memory_mb", "gpu_memory_mb"]
+    metrics = pd.DataFrame(list(scores["metrics"]), index=scores.index)
+    return pd.concat([scores[names], metrics, scores[costs]], axis=1)

@@ -1,0 +1,331 @@
+"""From a suite to the runs it needs: every run once, each under its exact key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from panelbench.config import (
+    DatasetEntry,
+    DatasetSpec,
+    EvaluatorEntry,
+    MethodEntry,
+    SuiteSpec,
+    TaskSpec,
+)
+from panelbench.data.catalogue import find_dataset
+from panelbench.data.recipes import resolve
+from panelbench.errors import ConfigError, InputError, UnknownName
+from panelbench.evaluators import EVALUATORS
+from panelbench.keys import digest, library_versions, source_digest
+from panelbench.method import Method, NoParams
+from panelbench.registry import (
+    Broken,
+    Registry,
+    make_params,
+    params_dict,
+    validated,
+    variant_name,
+)
+from panelbench.results import Row
+from panelbench.runs import Dataset, EvaluateRun, Plan, SelectRun
+
+_HERE = Path(__file__).parent
+_PREPARING = (
+    "preprocess.py",
+    "data/read.py",
+    "data/recipes.py",
+    "data/steps.py",
+    "data/checks.py",
+)
+_SPLITTING = ("data/splits.py",)
+_GIVING = ("training.py",)
+_SCORING = ("training.py", "evaluate.py", "evaluators.py", "metrics.py")
+
+BUILTIN = "builtin"
+
+
+def _code(files: Iterable[str]) -> str:
+    return source_digest(_HERE / name for name in files)
+
+
+def make_plan(
+    suite: SuiteSpec,
+    catalogue: Mapping[str, DatasetSpec],
+    registry: Registry,
+    checksum: Callable[[DatasetSpec], str],
+) -> Plan:
+    """Plan a suite.
+
+    Parameters
+    ----------
+    suite
+        The grid.
+    catalogue
+        Data sets by id.
+    registry
+        Methods by id.
+    checksum
+        Gives the digest of a data set's source files; an `InputError` from it becomes the data
+        set's `problem`, unless it is the only data set.
+
+    Raises
+    ------
+    ConfigError
+        For unknown data sets, tasks, methods, parameters or evaluators.
+    """
+    datasets = tuple(_dataset(entry, catalogue, checksum, suite) for entry in suite.datasets)
+    if datasets and all(item.problem for item in datasets):
+        raise InputError(datasets[0].problem)
+    evaluators = [_evaluator(entry, suite) for entry in suite.evaluators]
+    chosen = [_method(entry, registry, suite) for entry in suite.methods]
+    selections: dict[str, SelectRun] = {}
+    evaluations: dict[str, EvaluateRun] = {}
+    for dataset in datasets:
+        for row, declared, params in chosen:
+            for seed in suite.seeds:
+                runs = _selections(suite, dataset, row, declared, params, seed, registry)
+                selections |= {run.key: run for run, _ in runs}
+                for run, uses in runs:
+                    for task, k in uses:
+                        for entry, variant, values in evaluators:
+                            if entry == BUILTIN and not _has_predictor(declared):
+                                continue
+                            item = _evaluation(suite, run, entry, variant, values, task, k)
+                            evaluations[item.key] = item
+    return Plan(
+        suite=suite,
+        datasets=datasets,
+        rows=tuple(row for row, _, _ in chosen),
+        selections=tuple(selections.values()),
+        evaluations=tuple(evaluations.values()),
+    )
+
+
+# -- data sets -----------------------------------------------------------------------------
+
+
+def _dataset(
+    entry: DatasetEntry,
+    catalogue: Mapping[str, DatasetSpec],
+    checksum: Callable[[DatasetSpec], str],
+    suite: SuiteSpec,
+) -> Dataset:
+    where = f"suite {suite.name}"
+    spec = find_dataset(entry.dataset, catalogue)
+    changes: dict[str, Any] = {
+        "recipe": resolve(spec.recipe if entry.recipe is None else entry.recipe)
+    }
+    if entry.split is not None:
+        changes["split"] = entry.split
+    spec = spec.model_copy(update=changes)
+    known = {task.name: task for task in spec.tasks}
+    for name in entry.tasks or ():
+        if name not in known:
+            raise UnknownName("task", name, known, f"{where}, data set {spec.id}")
+    tasks = tuple(known[name] for name in entry.tasks) if entry.tasks else spec.tasks
+    if not tasks:
+        raise ConfigError(f"data set {spec.id} has no task: add one, or name a label column")
+    try:
+        return _with_keys(Dataset(spec=spec, tasks=tasks), checksum(spec))
+    except InputError as error:
+        return _with_keys(Dataset(spec=spec, tasks=tasks, problem=str(error)), "unknown")
+
+
+def _with_keys(dataset: Dataset, checksum: str) -> Dataset:
+    spec = dataset.spec
+    recipe = [step.model_dump(mode="json") for step in spec.recipe]
+    files = [*_PREPARING, "data/synthetic.py"] if spec.reader == "synthetic" else _PREPARING
+    identity = {
+        "stage": "prep",
+        "dataset": spec.id,
+        "source": checksum,
+        "reader": spec.reader,
+        "reader_options": spec.reader_options,
+        "recipe": recipe,
+        "code": _code(files),
+        "libraries": library_versions(["scanpy", "anndata"]),
+    }
+    key = digest(identity)
+    split = {
+        "stage": "split",
+        "prep": key,
+        "split": spec.split.model_dump(mode="json"),
+        "group": spec.group,
+        "stratify": spec.tasks[0].model_dump(mode="json") if spec.tasks else None,
+        "code": _code(_SPLITTING),
+    }
+    labels = [task.model_dump(mode="json") for task in spec.tasks]
+    return replace(
+        dataset,
+        key=key,
+        identity=identity,
+        file=digest([key, labels, spec.group, spec.split.group, spec.inputs]),
+        slot=digest([spec.id, recipe, spec.split.model_dump(mode="json")]),
+        split_identity=split,
+    )
+
+
+# -- rows ----------------------------------------------------------------------------------
+
+
+def _method(
+    entry: MethodEntry, registry: Registry, suite: SuiteSpec
+) -> tuple[Row, Method | Broken, Any]:
+    if entry.method in registry.broken:
+        broken = registry.broken[entry.method]
+        row = Row(entry.method, entry.label or entry.method, entry.method)
+        return row, broken, NoParams()
+    method = registry.get(entry.method)
+    params = make_params(method, entry.params, f" in suite {suite.name}")
+    variant = variant_name(method.id, params)
+    label = entry.label or variant.replace(method.id, method.label, 1)
+    declared = {
+        name: getattr(method, name)
+        for name in (
+            "supervised", "multitask", "sparse_selection", "end_to_end", "nested", "cut", "cite",
+        )
+    }  # fmt: skip
+    declared["predictor"] = method.predictor is not None
+    return Row(variant, label, method.id, declared), method, params
+
+
+def _has_predictor(declared: Method | Broken) -> bool:
+    return isinstance(declared, Method) and declared.predictor is not None
+
+
+def _evaluator(entry: EvaluatorEntry, suite: SuiteSpec) -> tuple[str, str, dict[str, Any]]:
+    if entry.evaluator not in EVALUATORS:
+        raise UnknownName("evaluator", entry.evaluator, EVALUATORS, f"suite {suite.name}")
+    where = f"evaluator {entry.evaluator} in suite {suite.name}"
+    params = validated(EVALUATORS[entry.evaluator].params, entry.params, where)
+    return entry.evaluator, variant_name(entry.evaluator, params), params_dict(params)
+
+
+# -- runs ----------------------------------------------------------------------------------
+
+
+def _selections(
+    suite: SuiteSpec,
+    dataset: Dataset,
+    row: Row,
+    declared: Method | Broken,
+    params: Any,
+    seed: int,
+    registry: Registry,
+) -> list[tuple[SelectRun, list[tuple[TaskSpec, int]]]]:
+    """Selections of one row on one split, each with the (task, k) pairs it serves."""
+    supervised = bool(row.declared.get("supervised"))
+    groups: list[tuple[TaskSpec, ...]]
+    if not supervised:
+        groups = [()]
+    elif row.declared.get("multitask"):
+        groups = [dataset.tasks]
+    else:
+        groups = [(task,) for task in dataset.tasks]
+    cut = bool(row.declared.get("cut", True))
+    sizes = [max(suite.ks)] if row.declared.get("nested", True) else sorted(set(suite.ks))
+    found = []
+    for tasks in groups:
+        for k in sizes:
+            run = _selection(suite, dataset, row, declared, params, seed, tasks, k, registry)
+            ks = suite.ks if row.declared.get("nested", True) else (k,)
+            uses = [
+                (task, size)
+                for task in (tasks or dataset.tasks)
+                for size in (dict.fromkeys(ks) if cut else (0,))
+            ]
+            found.append((run, uses))
+    return found
+
+
+def _selection(
+    suite: SuiteSpec,
+    dataset: Dataset,
+    row: Row,
+    declared: Method | Broken,
+    params: Any,
+    seed: int,
+    tasks: tuple[TaskSpec, ...],
+    k: int,
+    registry: Registry,
+) -> SelectRun:
+    nested = bool(row.declared.get("nested", True))
+    # Without labels there is no label noise.
+    noise = suite.noise.fraction if suite.noise and tasks else 0.0
+    asked = {
+        "stage": "select",
+        "method": row.method,
+        "params": params_dict(params),
+        "k": None if nested else k,
+        "tasks": [task.model_dump(mode="json") for task in tasks],
+        "noise": noise,
+        "seed": seed,
+    }
+    libraries = declared.libraries if isinstance(declared, Method) else ()
+    identity = {
+        **asked,
+        "split": dataset.split_key(seed),
+        "version": getattr(declared, "version", 0),
+        "source": registry.source_digest(row.method),
+        "given": _code(_GIVING),
+        "libraries": library_versions(libraries),
+    }
+    return SelectRun(
+        dataset=dataset,
+        method=row.method,
+        variant=row.variant,
+        label=row.label,
+        params=params_dict(params),
+        tasks=tuple(task.name for task in tasks),
+        k=k,
+        seed=seed,
+        noise=noise,
+        identity=identity,
+        key=digest(identity),
+        slot=digest([dataset.slot, asked]),
+        declared=declared,
+        minutes=getattr(declared, "minutes", 0.0),
+    )
+
+
+def _evaluation(
+    suite: SuiteSpec,
+    select: SelectRun,
+    evaluator: str,
+    variant: str,
+    params: Mapping[str, Any],
+    task: TaskSpec,
+    k: int,
+) -> EvaluateRun:
+    noisy = suite.noise is not None and suite.noise.variant == "both"
+    noise = suite.noise.fraction if suite.noise and noisy and evaluator != BUILTIN else 0.0
+    asked = {
+        "stage": "evaluate",
+        "evaluator": evaluator,
+        "params": dict(params),
+        "k": k or "all",
+        "task": task.model_dump(mode="json"),
+        "noise": noise,
+        "seed": select.seed,
+    }
+    identity = {
+        **asked,
+        "select": select.key,
+        "code": _code(_SCORING),
+        "libraries": library_versions(["scikit-learn"]),
+    }
+    return EvaluateRun(
+        select=select,
+        evaluator=evaluator,
+        evaluator_variant=variant,
+        params=params,
+        task=task,
+        k=k,
+        noise=noise,
+        identity=identity,
+        key=digest(identity),
+        slot=digest([select.slot, asked]),
+    )

@@ -1,0 +1,243 @@
+"""What a user asks for, by a suite or by options, turned into one suite."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from panelbench.config import (
+    DatasetEntry,
+    DatasetSpec,
+    EvaluatorEntry,
+    MethodEntry,
+    SuiteSpec,
+    parse,
+    read_yaml,
+)
+from panelbench.data.catalogue import find_catalogue, load_catalogue, own_data
+from panelbench.errors import ConfigError, InputError, UnknownName
+
+DEFAULT_DATASET = "pbmc68k-reduced"
+DEFAULT_KS = (32,)
+DEFAULT_SEEDS = (0,)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run. Everything that is not given comes from the suite, or from the defaults.
+
+    Attributes
+    ----------
+    suite
+        Name of a suite that ships with panelbench, or a YAML file.
+    dataset, method, task, k, seed, evaluator
+        Ids and numbers; each replaces the suite's list.
+    sets
+        ``{"mrmr-f.relevance": "rf"}``: parameters of methods.
+    data
+        An ``.h5ad`` of one's own, with `label` (classes), `target` (numbers) and `data_options`
+        (see `panelbench.data.catalogue.own_data`).
+    panel
+        A file with genes to score.
+    datasets
+        The catalogue, if not the usual one.
+    """
+
+    suite: str | None = None
+    dataset: Sequence[str] = ()
+    method: Sequence[str] = ()
+    task: Sequence[str] = ()
+    k: Sequence[int] = ()
+    seed: Sequence[int] = ()
+    evaluator: Sequence[str] = ()
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    data: Path | None = None
+    label: Sequence[str] = ()
+    target: Sequence[str] = ()
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    panel: Path | None = None
+    datasets: Path | None = None
+
+    def catalogue(self) -> dict[str, DatasetSpec]:
+        """Data sets by id, the user's own file among them."""
+        found = load_catalogue(find_catalogue(self.datasets))
+        own = self._own()
+        return found if own is None else {**found, own.id: own}
+
+    def _own(self) -> DatasetSpec | None:
+        if self.data is None:
+            if self.label or self.target or self.data_options:
+                raise ConfigError("--label, --target and the like describe --data FILE.h5ad")
+            return None
+        if not self.label and not self.target:
+            raise ConfigError(f"--data {self.data}: name the column of cell types with --label")
+        return own_data(self.data, self.label, regression=self.target, **self.data_options)
+
+    def resolve(self) -> SuiteSpec:
+        """The suite that is asked for.
+
+        Raises
+        ------
+        ConfigError
+            For options that contradict each other or name nothing.
+        """
+        if self.suite is not None:
+            if self.data is not None:
+                raise ConfigError("--data and --suite exclude each other")
+            return self._changed(load_suite(self.suite))
+        own = self._own()
+        datasets = [own.id] if own else list(self.dataset) or [DEFAULT_DATASET]
+        methods = self._methods([], required=True)
+        evaluators = self.evaluator or ("rf", "builtin")
+        given = {
+            "name": "-".join(datasets)[:80].replace(":", "-"),
+            "title": f"Panels on {', '.join(datasets)}",
+            "datasets": [self._entry(DatasetEntry(dataset=name)) for name in datasets],
+            "methods": methods,
+            "ks": tuple(self.k) or self._panel_size() or DEFAULT_KS,
+            "seeds": tuple(self.seed) or DEFAULT_SEEDS,
+            "evaluators": [EvaluatorEntry(evaluator=name) for name in evaluators],
+        }
+        return parse(SuiteSpec, given, "options")
+
+    def _changed(self, suite: SuiteSpec) -> SuiteSpec:
+        """The suite with the lists that options replace."""
+        changes: dict[str, Any] = {}
+        if self.dataset:
+            known = {entry.dataset: entry for entry in suite.datasets}
+            changes["datasets"] = [known.get(n, DatasetEntry(dataset=n)) for n in self.dataset]
+        if self.task:
+            entries = changes.get("datasets", suite.datasets)
+            changes["datasets"] = [self._entry(entry) for entry in entries]
+        if self.method or self.sets or self.panel:
+            changes["methods"] = self._methods(suite.methods, required=False)
+        for name, values in (("ks", self.k), ("seeds", self.seed)):
+            if values:
+                changes[name] = tuple(values)
+        if self.evaluator:
+            changes["evaluators"] = [EvaluatorEntry(evaluator=n) for n in self.evaluator]
+        if not changes:
+            return suite
+        # Tables of a part must not overwrite those of the whole, nor name what is not there.
+        changes |= {"name": f"{suite.name}-part", "tables": (), "figures": ()}
+        return parse(SuiteSpec, {**dict(suite), **changes}, f"suite {suite.name} with options")
+
+    def _entry(self, entry: DatasetEntry) -> DatasetEntry:
+        return entry.model_copy(update={"tasks": tuple(self.task)}) if self.task else entry
+
+    def _methods(self, suite: Sequence[MethodEntry], *, required: bool) -> list[MethodEntry]:
+        params: dict[str, dict[str, Any]] = {}
+        for name, value in self.sets.items():
+            method, dot, parameter = name.partition(".")
+            if not dot:
+                raise ConfigError(f"--set {name}: write METHOD.PARAMETER=VALUE")
+            params.setdefault(method, {})[parameter] = value
+        chosen = [e for e in suite if not self.method or e.method in self.method]
+        chosen += [
+            MethodEntry(method=name)
+            for name in self.method
+            if name not in {entry.method for entry in chosen}
+        ]
+        if self.panel is not None:
+            genes = read_panel(self.panel)
+            given = MethodEntry(method="given", params={"genes": genes}, label=self.panel.stem)
+            chosen = [given, *(chosen if self.method else [])]
+        if required and not chosen:
+            raise ConfigError("nothing to run: give --suite NAME, or --method (repeatable)")
+        for method in params:
+            if method not in {entry.method for entry in chosen}:
+                raise UnknownName("method", method, {e.method for e in chosen}, "--set")
+        return [
+            e.model_copy(update={"params": {**e.params, **params.get(e.method, {})}})
+            for e in chosen
+        ]
+
+    def _panel_size(self) -> tuple[int, ...]:
+        return (len(read_panel(self.panel)),) if self.panel is not None else ()
+
+
+def suite_names() -> list[str]:
+    """Names of the suites that ship with panelbench."""
+    files = resources.files("panelbench.suites").iterdir()
+    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+
+
+def load_suite(name: str) -> SuiteSpec:
+    """Load a suite by name, or from a YAML file.
+
+    Raises
+    ------
+    UnknownName
+        With the near matches.
+    ConfigError
+        When the file does not validate.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return parse(SuiteSpec, read_yaml(path), name)
+    if name not in suite_names():
+        raise UnknownName("suite", name, suite_names(), "--suite (or give a YAML file)")
+    shipped = resources.files("panelbench.suites") / f"{name}.yaml"
+    return parse(SuiteSpec, yaml.safe_load(shipped.read_text(encoding="utf-8")), f"suite {name}")
+
+
+def parse_sets(items: Sequence[str]) -> dict[str, Any]:
+    """Turn ``method.param=value`` into names and values; values are read as YAML."""
+    found: dict[str, Any] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {item}: write METHOD.PARAMETER=VALUE")
+        try:
+            found[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {item}: cannot read the value {value!r}") from None
+    return found
+
+
+def read_panel(path: Path) -> list[str]:
+    """Genes of a panel file, best first.
+
+    A CSV with a column ``gene`` (and perhaps ``rank`` to sort by), or one gene per line.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, empty or names a gene twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"--panel {path}: no such file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"--panel {path}: not a text file in UTF-8") from None
+    except IsADirectoryError:
+        raise InputError(f"--panel {path}: a folder; give a CSV file") from None
+    lines = [line for line in text.splitlines() if line.strip()]
+    separator = "\t" if lines and "\t" in lines[0] else ","
+    rows = list(csv.reader(lines, delimiter=separator))
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if "gene" in header:
+        body = [row for row in rows[1:] if len(row) > header.index("gene")]
+        if "rank" in header:
+            try:
+                body.sort(key=lambda row: float(row[header.index("rank")]))
+            except ValueError:
+                raise InputError(f"--panel {path}: column 'rank' holds no numbers") from None
+        genes = [row[header.index("gene")].strip() for row in body]
+    elif any(len(row) > 1 for row in rows):
+        raise InputError(f"--panel {path}: no column 'gene' among {', '.join(header)}")
+    else:
+        genes = [row[0].strip() for row in rows]
+    double = next((gene for gene in genes if genes.count(gene) > 1), None)
+    if double is not None:
+        raise InputError(f"--panel {path}: gene {double!r} is named twice")
+    if not genes:
+        raise InputError(f"--panel {path}: no genes in it")
+    return genes

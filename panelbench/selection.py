@@ -1,0 +1,221 @@
+"""The select stage: hand training cells to a method, check what comes back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from panelbench.errors import MethodError, NotApplicable
+from panelbench.method import Method, Predictor, Selection, Target, Task
+from panelbench.preprocess import facts
+from panelbench.registry import discover, make_params
+from panelbench.training import Labels, build_task
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from panelbench.worker import Measured, Toolbox
+
+
+def labels_of(cells: AnnData, names: Sequence[str]) -> list[Labels]:
+    """Tasks of a prepared data set by name, in the order asked for."""
+    tasks = facts(cells)["tasks"]
+    return [
+        Labels(name, tasks[name]["kind"], tuple(tasks[name].get("classes") or ())) for name in names
+    ]
+
+
+def perform(job: Mapping[str, Any], tools: Toolbox) -> Measured:
+    """Do one selection, in the child process.
+
+    Parameters
+    ----------
+    job
+        What `execute.select_job` wrote.
+    tools
+        Cells of the fold, progress, and the meter of time and memory.
+
+    Returns
+    -------
+    Result (ranking, scores, info), arrays of the predictor and what it cost.
+    """
+    method = discover([Path(item) for item in job["methods_dirs"]]).get(job["method"])
+    params = make_params(method, job["params"])
+    device = resolve_device(method, job["device"])
+    cells, validation = tools.training_cells()
+    task = build_task(
+        cells,
+        method,
+        labels_of(cells, job["tasks"]),
+        k=job["k"],
+        seed=job["seed"],
+        noise=job["noise"],
+        validation=validation,
+        n_jobs=job["n_jobs"],
+        device=device,
+        memory_limit=job["memory_limit"],
+        scratch=Path(job["scratch"]),
+        progress=tools.progress,
+    )
+    del cells
+    if method.cut and job["k"] > task.n_genes:
+        raise MethodError(
+            f"k = {job['k']}, but only {task.n_genes} genes are left after preprocessing"
+        )
+    with tools.meter() as meter:
+        selection = method.select(task, params)
+    check(selection, task, method)
+    arrays, stored = saved_predictor(selection, task, method)
+    scores = None if selection.scores is None else [float(value) for value in selection.scores]
+    result = {
+        "ranking": [str(gene) for gene in selection.ranking],
+        "scores": scores,
+        "info": jsonable(selection.info),
+        "predictor": stored,
+        "cells": task.n_cells,
+        "genes": task.n_genes,
+        "device": device,
+    }
+    return meter.measured(result, arrays)
+
+
+def resolve_device(method: Method, device: str) -> str:
+    """Device a method runs on: what was asked for, as far as method and machine have it.
+
+    Raises
+    ------
+    NotApplicable
+        When a GPU is required (by the method or by the user) and there is none.
+    """
+    if method.gpu == "no":
+        return "cpu"
+    if device == "cpu":
+        if method.gpu == "required":
+            raise NotApplicable("needs a GPU, and --device cpu was asked for")
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda" if device == "auto" else device
+    if device == "auto" and method.gpu == "optional":
+        return "cpu"
+    raise NotApplicable("needs a GPU, and torch finds none on this machine")
+
+
+def check(selection: Selection, task: Task, method: Method) -> None:
+    """Hold a method to its contract.
+
+    Raises
+    ------
+    MethodError
+        When the ranking has unknown or repeated genes, is too short, or scores are not finite.
+    """
+    if not isinstance(selection, Selection):
+        raise MethodError(f"returned {type(selection).__name__}, not a Selection")
+    ranking = [str(gene) for gene in selection.ranking]
+    known = set(task.genes.tolist())
+    unknown = [gene for gene in ranking if gene not in known]
+    if unknown:
+        raise MethodError(f"ranked {len(unknown)} unknown genes, the first is {unknown[0]!r}")
+    if len(set(ranking)) < len(ranking):
+        seen: set[str] = set()
+        double = next(gene for gene in ranking if gene in seen or seen.add(gene))  # type: ignore[func-returns-value]
+        raise MethodError(
+            f"ranked {len(ranking) - len(set(ranking))} genes more than once, the first is "
+            f"{double!r}"
+        )
+    if len(ranking) < task.k and method.cut:
+        raise MethodError(f"ranked {len(ranking)} genes, {task.k} were asked for")
+    if selection.scores is not None:
+        scores = np.asarray(selection.scores, dtype=np.float64)
+        if scores.shape != (len(ranking),):
+            raise MethodError(f"returned {scores.size} scores for {len(ranking)} genes")
+        if not np.isfinite(scores).all():
+            place = int(np.flatnonzero(~np.isfinite(scores))[0])
+            raise MethodError(f"score of {ranking[place]!r} is {scores[place]}, not a number")
+
+
+def saved_predictor(
+    selection: Selection, task: Task, method: Method
+) -> tuple[dict[str, np.ndarray], dict[str, Any] | None]:
+    """Arrays and facts of a selection's predictor, after checking that it predicts.
+
+    Raises
+    ------
+    MethodError
+        When its output has the wrong shape, holds no probabilities, or changes by saving.
+    """
+    predictor = selection.predictor
+    if predictor is None:
+        if method.predictor is not None:
+            raise MethodError("declares a predictor and returned none")
+        return {}, None
+    if method.predictor is None:
+        raise MethodError("returned a predictor without declaring its class")
+    known = {gene: position for position, gene in enumerate(task.genes.tolist())}
+    missing = [gene for gene in predictor.genes if gene not in known]
+    if missing:
+        raise MethodError(f"its predictor reads the unknown gene {missing[0]!r}")
+    columns = [known[gene] for gene in predictor.genes]
+    few = task.X[: min(8, task.n_cells)]
+    X = (few if isinstance(few, np.ndarray) else few.toarray())[:, columns]
+    arrays, stored = predictor.save()
+    twin = method.predictor.load(arrays, stored)
+    for target in task.targets.values():
+        first, again = outputs(predictor, target, X), outputs(twin, target, X)
+        if not np.array_equal(first, again):
+            raise MethodError(f"its predictor for {target.name} changes when saved and loaded")
+    return arrays, {"genes": list(predictor.genes), "facts": jsonable(stored)}
+
+
+def outputs(predictor: Predictor, target: Target, X: np.ndarray) -> np.ndarray:
+    """Predictions of a built-in predictor: probabilities of all classes, or regression outputs.
+
+    Parameters
+    ----------
+    predictor
+        The predictor.
+    target
+        The task to predict; of its values only the number of outputs is used.
+    X
+        float32, cells x the predictor's genes.
+
+    Raises
+    ------
+    MethodError
+        When the shape is wrong, or rows are not probabilities.
+    """
+    if target.kind == "regression":
+        found = np.asarray(predictor.predict(target.name, X))
+        shape = (len(X), *target.values.shape[1:])
+        if found.shape != shape or not np.isfinite(found).all():
+            raise MethodError(f"its predictor for {target.name} gave {found.shape}, not {shape}")
+        return found
+    found = np.asarray(predictor.predict_proba(target.name, X))
+    shape = (len(X), len(target.classes))
+    if found.shape != shape:
+        raise MethodError(f"its predictor for {target.name} gave {found.shape}, not {shape}")
+    if not np.allclose(found.sum(axis=1), 1.0, atol=1e-3) or (found < -1e-6).any():
+        raise MethodError(f"its predictor for {target.name} does not give probabilities")
+    return found
+
+
+def jsonable(value: Any) -> Any:
+    """Turn numpy values and tuples into what JSON holds; NaN and infinity become None."""
+    if isinstance(value, Mapping):
+        return {str(name): jsonable(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return jsonable(value.tolist())
+    if isinstance(value, np.generic):
+        return jsonable(value.item())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    return str(value)
