@@ -1,0 +1,110 @@
+"""One page that holds everything: no file beside it, no request to anywhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from panelbench.report.classes import ClassDetails
+from panelbench.report.grid import Grid
+from panelbench.report.summary import Summary
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page."""
+
+    title: str
+    svg: bytes
+
+    @property
+    def source(self) -> str:
+        """Data URL; as an image its styles and ids cannot meddle with the page's."""
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode("ascii")
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page shows, section by section; empty sections are left out."""
+
+    summary: Summary
+    tables: Sequence[Grid]
+    figures: Sequence[Picture]
+    ranks: Grid | None
+    ranks_figure: Picture | None
+    published: Grid | None
+    stability: Grid
+    overlaps: Sequence[Grid]
+    classes: Sequence[ClassDetails]
+    cost: Grid
+    cost_figure: Picture | None
+    curves: Sequence[Picture]
+    failures: Grid
+    methods: Grid
+    provenance: Mapping[str, Sequence[tuple[str, str]]]
+
+
+def tiles(summary: Summary) -> list[tuple[str, str]]:
+    """The suite in numbers: (number, what it counts)."""
+    total = len(summary.lines)
+    done = sum(line["status"] == "ok" for line in summary.lines)
+    missing = sum(line["status"] == "missing" for line in summary.lines)
+    failed = total - done - missing
+    found = [
+        (len(summary.rows), "method", "methods"),
+        (len(summary.datasets), "data set", "data sets"),
+        (len(summary.ks), "panel size", "panel sizes"),
+        (len(summary.results.suite.seeds), "seed", "seeds"),
+    ]
+    counted = [(f"{n:,}", one if n == 1 else many) for n, one, many in found]
+    counted.append((f"{done:,} of {total:,}", "evaluations done"))
+    if failed:
+        counted.append((f"{failed:,}", "without a result"))
+    if missing:
+        counted.append((f"{missing:,}", "not run yet"))
+    return counted
+
+
+def dataset_facts(summary: Summary) -> list[dict[str, Any]]:
+    """Facts of each data set, for the list at the end of the page."""
+    lines = []
+    for name in summary.datasets:
+        facts = summary.results.datasets.get(name, {})
+        notes = facts.get("notes") or ()
+        size = [f"{facts[noun]:,} {noun}" for noun in ("cells", "genes") if noun in facts]
+        tasks = [f"{task} ({len(classes)} classes)" if classes else task
+                 for task, classes in facts.get("tasks", {}).items()]  # fmt: skip
+        lines.append(
+            {
+                "id": name,
+                "title": facts.get("title", ""),
+                "size": " × ".join(size),
+                "tasks": ", ".join(tasks),
+                "citation": facts.get("citation", ""),
+                "licence": facts.get("licence", ""),
+                "notes": [notes] if isinstance(notes, str) else list(notes),
+            }
+        )
+    return lines
+
+
+def render(page: Page) -> str:
+    """Fill the template; every text is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("panelbench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        page=page,
+        suite=page.summary.results.suite,
+        tiles=tiles(page.summary),
+        datasets=dataset_facts(page.summary),
+    )

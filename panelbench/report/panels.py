@@ -1,0 +1,158 @@
+"""The panels themselves: stability over seeds, known markers, overlap between methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from panelbench.panel_metrics import jaccard, marker_recovery, stability
+from panelbench.report.grid import Grid
+from panelbench.report.summary import Summary, ordered, records
+from panelbench.results import Results
+
+
+@dataclass(frozen=True)
+class Group:
+    """Panels that differ by the seed only."""
+
+    dataset: str
+    variant: str
+    tasks: tuple[str, ...]
+    k: int
+
+
+def panels(results: Results) -> dict[Group, dict[int, tuple[str, ...]]]:
+    """Panels of all selections by seed: a nested ranking gives one for every k of the suite.
+
+    Controls that keep all genes choose none and are left out.
+    """
+    rows = {row.variant: row for row in results.rows}
+    found: dict[Group, dict[int, tuple[str, ...]]] = {}
+    for line in records(results.selections):
+        row = rows.get(line["variant"])
+        ranking = tuple(line["ranking"])
+        if line["status"] != "ok" or not ranking or row is None:
+            continue
+        if not row.declared.get("cut", True):
+            continue
+        nested = row.declared.get("nested", False)
+        ks = [k for k in results.suite.ks if k <= line["k"]] if nested else [line["k"]]
+        for k in ks:
+            group = Group(line["dataset"], line["variant"], tuple(line["tasks"]), int(k))
+            found.setdefault(group, {})[int(line["seed"])] = ranking[:k]
+    order = {row.variant: i for i, row in enumerate(results.rows)}
+    datasets = ordered((g.dataset for g in found), [e.dataset for e in results.suite.datasets])
+    return {
+        group: dict(sorted(found[group].items()))
+        for group in sorted(
+            found, key=lambda g: (datasets.index(g.dataset), order[g.variant], g.tasks, g.k)
+        )
+    }
+
+
+def _name(summary: Summary, group: Group) -> str:
+    """Label of the method; with its tasks where it chooses a panel for each."""
+    row = summary.rows[group.variant]
+    alone = row.declared.get("multitask") or not row.declared.get("supervised")
+    several = len(summary.tasks.get(group.dataset, ())) > 1
+    return f"{row.label} ({', '.join(group.tasks)})" if several and not alone else row.label
+
+
+def stability_grid(summary: Summary) -> Grid:
+    """How alike the panels of different seeds are, and how many known markers they hold."""
+    lines = []
+    for group, by_seed in panels(summary.results).items():
+        facts = summary.results.datasets.get(group.dataset, {})
+        chosen = list(by_seed.values())
+        n_genes = facts.get("genes")
+        index = stability(chosen, int(n_genes)) if n_genes else stability([], 0)
+        markers: Mapping[str, tuple[str, ...]] = facts.get("markers") or {}
+        found = [marker_recovery(panel, markers) for panel in chosen] if markers else []
+        lines.append(
+            {
+                "dataset": group.dataset,
+                "method": group.variant,
+                "label": _name(summary, group),
+                "tasks": " ".join(group.tasks),
+                "k": group.k,
+                "seeds": len(chosen),
+                "jaccard": jaccard(chosen),
+                "stability": index.value,
+                "stability_low": index.low,
+                "stability_high": index.high,
+                "marker_recall": _mean([item["marker_recall"] for item in found if item]),
+                "marker_classes": _mean([item["marker_classes"] for item in found if item]),
+            }
+        )
+    known = any(np.isfinite(float(str(line["marker_recall"]))) for line in lines)
+    rows = [
+        (
+            line["label"],
+            line["dataset"],
+            line["k"],
+            line["seeds"],
+            line["jaccard"],
+            line["stability"],
+            f"{line['stability_low']:.2f} to {line['stability_high']:.2f}"
+            if np.isfinite(float(str(line["stability_low"])))
+            else "–",
+            *((line["marker_recall"], line["marker_classes"]) if known else ()),
+        )
+        for line in lines
+    ]
+    columns = ("Method", "Data set", "k", "Seeds", "Jaccard", "Stability", "95% interval") + (
+        ("Markers recovered", "Cell types with a marker") if known else ()
+    )
+    return Grid.plain(
+        "stability",
+        "How stable the panels are",
+        columns,
+        rows,
+        stubs=2,
+        caption=(
+            "Jaccard: mean over pairs of seeds. Stability: index of Nogueira et al. 2018, 1 when "
+            "all seeds choose the same genes, 0 as at random; its interval is asymptotic in the "
+            "number of seeds. Seeds change the training cells as well as the method's own "
+            "randomness."
+        ),
+        records=lines,
+    )
+
+
+def overlap_grids(summary: Summary) -> list[Grid]:
+    """Mean Jaccard index between the methods' panels of the same seed, at the largest k."""
+    found = panels(summary.results)
+    grids = []
+    for dataset in summary.datasets:
+        here = [group for group in found if group.dataset == dataset]
+        if not here:
+            continue
+        k = max(group.k for group in here)
+        groups = [group for group in here if group.k == k]
+        if len(groups) < 2:
+            continue
+        names = [_name(summary, group) for group in groups]
+        rows = []
+        for name, one in zip(names, groups, strict=True):
+            values = [
+                _mean([jaccard([found[one][s], found[two][s]]) for s in found[one].keys()
+                       & found[two].keys()])
+                for two in groups
+            ]  # fmt: skip
+            rows.append((name, *(f"{v:.2f}" if np.isfinite(v) else "–" for v in values)))
+        grids.append(
+            Grid.plain(
+                f"overlap-{dataset}",
+                f"Overlap between methods, {dataset}, k = {k}",
+                ("Method", *names),
+                rows,
+                caption="Jaccard index of two panels of the same seed, mean over seeds.",
+            )
+        )
+    return grids
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")

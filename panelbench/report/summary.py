@@ -1,0 +1,228 @@
+"""The scores of a suite over seeds, in the suite's order: what tables and figures draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from panelbench.evaluators import get as get_evaluator
+from panelbench.evaluators import variant as evaluator_variant
+from panelbench.results import Results, Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEEPS_ALL = 0
+"""The k of a panel that is not cut."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a score stands: a data set, a task and a panel size."""
+
+    dataset: str
+    task: str
+    k: int
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """Who is scored: a method with its parameters, and the evaluator of its panels."""
+
+    variant: str
+    evaluator: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Seeds that have no score, and why."""
+
+    status: str
+    reason: str
+    seeds: tuple[int, ...]
+
+    def __str__(self) -> str:
+        text = "not run yet" if self.status == "missing" else self.status
+        reason = brief(self.reason)
+        if not reason or reason.lower() == text:
+            return text
+        return reason if reason.startswith(text) else f"{text}: {reason}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """All seeds of one entrant at one place.
+
+    Attributes
+    ----------
+    kind
+        ``classification`` or ``regression``.
+    seeds, metrics
+        The seeds that have a score, ascending, and their metrics.
+    planned
+        Number of seeds asked for.
+    problems
+        Why the others have none.
+    """
+
+    kind: str
+    seeds: tuple[int, ...]
+    metrics: tuple[dict[str, float], ...]
+    planned: int
+    problems: tuple[Problem, ...]
+
+    def values(self, metric: str) -> np.ndarray:
+        """float64: the metric of each seed that has it."""
+        found = [values[metric] for values in self.metrics if metric in values]
+        return np.array([value for value in found if np.isfinite(value)], dtype=np.float64)
+
+    def mean(self, metric: str) -> float:
+        """Mean over seeds; NaN when no seed has the metric."""
+        values = self.values(metric)
+        return float(values.mean()) if len(values) else float("nan")
+
+    def sd(self, metric: str) -> float:
+        """Sample standard deviation over seeds (n - 1); NaN below two seeds."""
+        values = self.values(metric)
+        return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
+def brief(text: str, limit: int = 160) -> str:
+    """First line that says something, shortened."""
+    lines = [line.strip() for line in str(text).splitlines() if line.strip()]
+    first = lines[0] if lines else ""
+    return first if len(first) <= limit else first[: limit - 1].rstrip() + "…"
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Lines of a frame as dictionaries."""
+    return [{str(key): value for key, value in line.items()} for line in frame.to_dict("records")]
+
+
+def ordered(found: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
+    """What was found: first in the known order, the rest sorted."""
+    items = set(found)
+    return (*(name for name in known if name in items), *sorted(items - set(known)))
+
+
+class Summary:
+    """Scores of a suite by place and entrant.
+
+    Parameters
+    ----------
+    results
+        What was read from the records.
+
+    Attributes
+    ----------
+    rows
+        The suite's methods by variant.
+    lines
+        The score frame as dictionaries.
+    scores
+        Score by (place, entrant).
+    datasets, tasks, ks, evaluators
+        What the scores hold, in the suite's order; `tasks` by data set, `ks` ascending and
+        without the 0 of uncut panels.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        self.rows: dict[str, Row] = {row.variant: row for row in results.rows}
+        lines = self.lines = records(results.scores)
+        grouped: dict[tuple[Place, Entrant], list[dict[str, Any]]] = {}
+        for line in lines:
+            place = Place(str(line["dataset"]), str(line["task"]), int(line["k"]))
+            entrant = Entrant(str(line["variant"]), str(line["evaluator"]))
+            grouped.setdefault((place, entrant), []).append(line)
+        self.scores = {key: _score(group) for key, group in grouped.items()}
+        suite = results.suite
+        self.datasets = ordered(
+            (str(line["dataset"]) for line in lines), [entry.dataset for entry in suite.datasets]
+        )
+        self.tasks = {name: self._tasks_of(name) for name in self.datasets}
+        self.ks = tuple(sorted({place.k for place, _ in self.scores} - {KEEPS_ALL}))
+        known = [evaluator_variant(e.evaluator, e.params) for e in suite.evaluators]
+        self.evaluators = ordered((e.evaluator for _, e in self.scores), known)
+
+    def _tasks_of(self, dataset: str) -> tuple[str, ...]:
+        found = {place.task for place, _ in self.scores if place.dataset == dataset}
+        entry = next((e for e in self.results.suite.datasets if e.dataset == dataset), None)
+        catalogue = list(self.results.datasets.get(dataset, {}).get("tasks", {}))
+        return ordered(found, (entry.tasks if entry and entry.tasks else None) or catalogue)
+
+    @cached_property
+    def entrants(self) -> tuple[Entrant, ...]:
+        """All entrants, in the order of the suite's methods, then of its evaluators."""
+        found = {entrant for _, entrant in self.scores}
+        variants = ordered((e.variant for e in found), list(self.rows))
+        return tuple(
+            Entrant(variant, evaluator)
+            for variant in variants
+            for evaluator in self.evaluators
+            if Entrant(variant, evaluator) in found
+        )
+
+    def kinds(self) -> set[str]:
+        """Kinds of tasks that have scores planned."""
+        return {score.kind for score in self.scores.values()}
+
+    def get(self, place: Place, entrant: Entrant) -> Score | None:
+        """Score at a place, or that of the uncut panel; None when nothing was planned there."""
+        uncut = Place(place.dataset, place.task, KEEPS_ALL)
+        return self.scores.get((place, entrant)) or self.scores.get((uncut, entrant))
+
+    def competes(self, entrant: Entrant) -> bool:
+        """Whether a row competes for the best; controls that keep all genes do not."""
+        row = self.rows.get(entrant.variant)
+        return row is None or bool(row.declared.get("cut", True))
+
+    def leaky(self, entrant: Entrant) -> bool:
+        """Whether the row is a method's own predictor that reads more than the panel."""
+        row = self.rows.get(entrant.variant)
+        own = entrant.evaluator.startswith("builtin")
+        return own and row is not None and not row.declared.get("sparse_selection", True)
+
+    def label(self, entrant: Entrant, among: Sequence[Entrant]) -> str:
+        """Name of a row among other rows: the evaluator is named where it tells rows apart.
+
+        A method's own predictor bears the method's name alone: "YOTO", and "YOTO, RF" when a
+        forest is trained on its panel. With one downstream evaluator in the table, methods
+        that have no other row do not repeat it.
+        """
+        row = self.rows.get(entrant.variant)
+        label = row.label if row else entrant.variant
+        if entrant.evaluator.startswith("builtin"):
+            return label
+        downstream = {e.evaluator for e in among if not e.evaluator.startswith("builtin")}
+        mine = {e.evaluator for e in among if e.variant == entrant.variant}
+        if len(downstream) == 1 and len(mine) == 1:
+            return label
+        return f"{label}, {evaluator_label(entrant.evaluator)}"
+
+
+def evaluator_label(variant: str) -> str:
+    """Name of an evaluator in tables, its parameters kept: ``RF[n_estimators=500]``."""
+    id, bracket, rest = variant.partition("[")
+    return get_evaluator(id).label + bracket + rest
+
+
+def _score(lines: list[dict[str, Any]]) -> Score:
+    lines = sorted(lines, key=lambda line: int(line["seed"]))
+    done = [line for line in lines if line["status"] == "ok"]
+    reasons: dict[tuple[str, str], list[int]] = {}
+    for line in lines:
+        if line["status"] != "ok":
+            key = (str(line["status"]), str(line["reason"]))
+            reasons.setdefault(key, []).append(int(line["seed"]))
+    return Score(
+        kind=str(lines[0]["kind"]),
+        seeds=tuple(int(line["seed"]) for line in done),
+        metrics=tuple(dict(line["metrics"]) for line in done),
+        planned=len(lines),
+        problems=tuple(Problem(*key, tuple(seeds)) for key, seeds in reasons.items()),
+    )

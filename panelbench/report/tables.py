@@ -1,0 +1,299 @@
+"""Metric tables: methods in rows, whatever varies of data set, task, k and metric in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from panelbench.config import TableSpec
+from panelbench.errors import UnknownName
+from panelbench.metrics import METRICS, Metric, metric
+from panelbench.report.grid import Cell, Grid, Mark
+from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Score, Summary
+
+Column = tuple[Place, Metric]
+
+
+@dataclass
+class _Notes:
+    """Footnotes of one table: the same text gets the same number."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def number(self, text: str) -> int:
+        if text not in self.texts:
+            self.texts.append(text)
+        return self.texts.index(text) + 1
+
+
+def specs(summary: Summary) -> tuple[TableSpec, ...]:
+    """Tables of a suite; without any, one for the main metric of each kind of task."""
+    suite = summary.results.suite
+    if suite.tables:
+        return suite.tables
+    kinds = summary.kinds()
+    names = {"classification": "f1_macro", "regression": "pearson"}
+    found = [name for kind, name in names.items() if kind in kinds]
+    return tuple(TableSpec(name=name.replace("_", "-"), metrics=(name,)) for name in found)
+
+
+def metric_grid(summary: Summary, spec: TableSpec) -> Grid:
+    """Fill a table.
+
+    A cell is the mean ± sample standard deviation (n - 1) over seeds. The best of a column is
+    bold and the next lower value underlined, both as printed: rows that print the same value
+    share the mark. Only rows with as many seeds as any other row of the column compete, and no
+    controls that keep all genes.
+
+    Raises
+    ------
+    UnknownName
+        When the table names a data set, task, k, evaluator or metric that does not exist.
+    """
+    columns, entrants = _columns(summary, spec), _entrants(summary, spec)
+    notes = _Notes()
+    body: list[list[Cell]] = []
+    for entrant in entrants:
+        cells = [_cell(summary.get(place, entrant), item, notes) for place, item in columns]
+        body.append([_label(summary, entrant, entrants, notes), *cells])
+    for i, (place, item) in enumerate(columns, start=1):
+        for number, mark in _marks(summary, entrants, place, item).items():
+            body[number][i] = replace(body[number][i], mark=mark)
+    header, fixed = _header(summary, columns)
+    if spec.n_models:
+        header = (*header, ("",) * (len(header[0]) - 1) + ("#models",))
+        for row, entrant in zip(body, entrants, strict=True):
+            row.append(Cell(count_models(summary, spec, entrant)))
+    return Grid(
+        name=spec.name,
+        title=spec.title or _title(spec),
+        header=header,
+        rows=tuple(tuple(row) for row in body),
+        caption=_caption(summary, columns, fixed, entrants),
+        notes=tuple(notes.texts),
+        records=tuple(_records(summary, spec, entrants)),
+    )
+
+
+def _chosen(
+    kind: str, wanted: Sequence[Any] | None, known: Sequence[Any], spec: TableSpec
+) -> list[Any]:
+    for name in wanted or ():
+        if name not in known:
+            raise UnknownName(kind, str(name), map(str, known), f"table {spec.name}")
+    return [name for name in known if wanted is None or name in wanted]
+
+
+def _entrants(summary: Summary, spec: TableSpec) -> list[Entrant]:
+    # A table may name an evaluator with its parameters or, for all of its kind, by its id.
+    known = summary.evaluators
+    ids = {name.partition("[")[0] for name in known}
+    for name in spec.evaluators or ():
+        if name not in known and name not in ids:
+            raise UnknownName("evaluator", name, {*known, *ids}, f"table {spec.name}")
+    chosen = spec.evaluators
+    datasets = _chosen("data set", spec.datasets, summary.datasets, spec)
+    present = {entrant for place, entrant in summary.scores if place.dataset in datasets}
+    return [
+        entrant
+        for entrant in summary.entrants
+        if entrant in present
+        and (chosen is None or {entrant.evaluator, entrant.evaluator.partition("[")[0]} & {*chosen})
+    ]
+
+
+def _places(summary: Summary, spec: TableSpec) -> list[Place]:
+    tasks = {task for names in summary.tasks.values() for task in names}
+    _chosen("task", spec.tasks, sorted(tasks), spec)
+    asked = sorted({*summary.ks, *summary.results.suite.ks})
+    ks = [k for k in _chosen("k", spec.ks, asked, spec) if k in summary.ks]
+    return [
+        Place(dataset, task, k)
+        for dataset in _chosen("data set", spec.datasets, summary.datasets, spec)
+        for task in summary.tasks[dataset]
+        if spec.tasks is None or task in spec.tasks
+        for k in ks or [KEEPS_ALL]
+    ]
+
+
+def _columns(summary: Summary, spec: TableSpec) -> list[Column]:
+    items = [metric(name, f"table {spec.name}") for name in spec.metrics]
+    kinds = {
+        (place.dataset, place.task): score.kind for (place, _), score in summary.scores.items()
+    }
+    return [
+        (place, item)
+        for place in _places(summary, spec)
+        for item in items
+        if item.kind in (kinds[place.dataset, place.task], "panel")
+    ]
+
+
+def _header(
+    summary: Summary, columns: Sequence[Column]
+) -> tuple[tuple[tuple[str, ...], ...], list[str]]:
+    """Header levels for what varies, and the parts that are the same in all columns."""
+    texts = [
+        (place.dataset, place.task, "all genes" if place.k == KEEPS_ALL else f"k = {place.k}",
+         item.label)
+        for place, item in columns
+    ]  # fmt: skip
+    varying = [level for level in range(4) if len({text[level] for text in texts}) > 1]
+    tasks = {place.dataset: {p.task for p, _ in columns if p.dataset == place.dataset}
+             for place, _ in columns}  # fmt: skip
+    # One task per data set: its name tells nothing that the data set's does not.
+    if 0 in varying and all(len(names) == 1 for names in tasks.values()):
+        varying = [level for level in varying if level != 1]
+    shown = varying or ([3] if columns else [])
+    nouns = ("data set", "task", "panel size", "metric")
+    fixed = [
+        f"{noun} {texts[0][level]}" if level < 2 else texts[0][level]
+        for level, noun in enumerate(nouns)
+        if columns and level not in shown and len({text[level] for text in texts}) == 1
+    ]
+    stub = ("",) * (max(len(shown), 1) - 1) + ("Method",)
+    return (stub, *(tuple(text[level] for level in shown) for text in texts)), fixed
+
+
+def _title(spec: TableSpec) -> str:
+    return ", ".join(METRICS[name].label for name in spec.metrics)
+
+
+def _caption(
+    summary: Summary, columns: Sequence[Column], fixed: Sequence[str], entrants: Sequence[Entrant]
+) -> str:
+    shown = {item.id: item for _, item in columns}.values()
+    unit = ", in percent" if any(item.percent for item in shown) else ""
+    if unit and not all(item.percent for item in shown):
+        unit += " where marked so: " + ", ".join(item.label for item in shown if item.percent)
+    lower = [item.label for item in shown if not item.higher_is_better]
+    parts = [
+        f"Mean ± sample standard deviation over seeds{unit}; best bold, second underlined"
+        + (f" (lower is better: {', '.join(lower)})" if lower else "")
+    ]
+    if fixed:
+        parts.append((text := ", ".join(fixed))[:1].upper() + text[1:])
+    noise = summary.results.suite.noise
+    if noise:
+        where = {"both": "selection and classifier train", "select": "the selection trains"}
+        parts.append(f"{where[noise.variant].capitalize()} with {noise.fraction:.0%} noisy labels")
+    if any(summary.leaky(entrant) for entrant in entrants):
+        parts.append("† the method's own predictor, which reads more than the panel's genes")
+    return ". ".join(parts) + "."
+
+
+def _label(summary: Summary, entrant: Entrant, entrants: Sequence[Entrant], notes: _Notes) -> Cell:
+    text = summary.label(entrant, entrants) + ("†" if summary.leaky(entrant) else "")
+    if summary.competes(entrant):
+        return Cell(text)
+    note = "keeps all genes: the same at every k, and no competitor for the best"
+    return Cell(text, notes=(notes.number(note),))
+
+
+def _cell(score: Score | None, item: Metric, notes: _Notes) -> Cell:
+    if score is None:
+        return Cell("")
+    found = len(score.values(item.id))
+    why = "; ".join(map(str, score.problems))
+    if found == 0:
+        text = why or "not defined on these test cells"
+        return Cell("–", notes=(notes.number(text[:1].upper() + text[1:]),))
+    text = printed(score.mean(item.id), item)
+    if found > 1:
+        text += f" ± {printed(score.sd(item.id), item)}"
+    if found == score.planned:
+        return Cell(text)
+    reason = why or "not defined on the test cells of the others"
+    return Cell(text, notes=(notes.number(f"{found} of {score.planned} seeds ({reason})"),))
+
+
+def printed(value: float, item: Metric) -> str:
+    """A value as tables print it: percent with one decimal, or three decimals."""
+    scaled = round(100 * value, 1) if item.percent else round(value, 3)
+    return f"{scaled + 0.0:.{1 if item.percent else 3}f}"
+
+
+def _marks(
+    summary: Summary, entrants: Sequence[Entrant], place: Place, item: Metric
+) -> dict[int, Mark]:
+    """Best and second of a column, by row number."""
+    seeds: dict[int, int] = {}
+    values: dict[int, float] = {}
+    for row, entrant in enumerate(entrants):
+        score = summary.get(place, entrant)
+        if score is not None and summary.competes(entrant) and len(score.values(item.id)):
+            seeds[row] = len(score.values(item.id))
+            values[row] = float(printed(score.mean(item.id), item))
+    complete = {row: v for row, v in values.items() if seeds[row] == max(seeds.values())}
+    if len(complete) < 2:
+        return {}
+    order = sorted(set(complete.values()), reverse=item.higher_is_better)
+    names: dict[float, Mark] = dict(zip(order, ("best", "second"), strict=False))
+    return {row: names[value] for row, value in complete.items() if value in names}
+
+
+def count_models(summary: Summary, spec: TableSpec, entrant: Entrant) -> str:
+    """Models fitted per (data set, k, seed) for the table's tasks: "4", or "4–6" if it varies.
+
+    Selections fitted, and one classifier per task unless the method's own predictor is scored.
+    """
+    places = {(place.dataset, place.task) for place in _places(summary, spec)}
+    groups: dict[tuple[Any, ...], tuple[set[str], list[str]]] = {}
+    for line in summary.lines:
+        inside = (line["dataset"], line["task"]) in places
+        if inside and (line["variant"], line["evaluator"]) == (entrant.variant, entrant.evaluator):
+            key = (line["dataset"], line["k"], line["seed"])
+            selections, classifiers = groups.setdefault(key, (set(), []))
+            selections.add(line["select_key"])
+            if not entrant.evaluator.startswith("builtin"):
+                classifiers.append(line["task"])
+    counts = sorted({len(fits) + len(classifiers) for fits, classifiers in groups.values()})
+    return "–".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) if counts else ""
+
+
+RECORD_COLUMNS = (
+    "dataset", "task", "k", "method", "label", "evaluator", "metric",
+    "mean", "sd", "n", "planned", "problems",
+)  # fmt: skip
+
+
+def _records(
+    summary: Summary, spec: TableSpec, entrants: Sequence[Entrant]
+) -> list[dict[str, Any]]:
+    """The table with every metric that was measured, one line per cell and metric."""
+    lines = []
+    places = _places(summary, spec)
+    uncut = [Place(dataset, task, KEEPS_ALL)
+             for dataset, task in dict.fromkeys((p.dataset, p.task) for p in places)]  # fmt: skip
+    for place in dict.fromkeys([*places, *uncut]):
+        for entrant in entrants:
+            score = summary.scores.get((place, entrant))
+            if score is None:
+                continue
+            asked = [name for name in spec.metrics if METRICS[name].kind in (score.kind, "panel")]
+            found = {name for values in score.metrics for name in values} | {*asked}
+            for name in [*(n for n in METRICS if n in found), *sorted(found - {*METRICS})]:
+                lines.append(
+                    {
+                        "dataset": place.dataset,
+                        "task": place.task,
+                        "k": place.k,
+                        "method": entrant.variant,
+                        "label": summary.label(entrant, entrants),
+                        "evaluator": entrant.evaluator,
+                        "metric": name,
+                        "mean": score.mean(name),
+                        "sd": score.sd(name),
+                        "n": len(score.values(name)),
+                        "planned": score.planned,
+                        "problems": "; ".join(map(str, score.problems)),
+                    }
+                )
+    return lines
+
+
+def main_metric(summary: Summary) -> Metric:
+    """The metric by which a suite ranks: that of its first table."""
+    chosen = specs(summary)
+    return METRICS[chosen[0].metrics[0]] if chosen else METRICS["f1_macro"]

@@ -1,0 +1,532 @@
+"""The report: what tables say, and that the same records give the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from panelbench.config import SuiteSpec
+from panelbench.errors import ConfigError, UnknownName
+from panelbench.report import build, terminal_table
+from panelbench.report.grid import Grid, markdown
+from panelbench.report.latex import escape, latex
+from panelbench.report.panels import panels
+from panelbench.report.published import COLUMNS, beside, read
+from panelbench.report.summary import Entrant, Summary
+from panelbench.report.tables import metric_grid, specs
+from panelbench.results import Results, Row
+
+REFERENCE = Path(__file__).parents[1] / "results" / "reference"
+GENES = [f"gene{i}" for i in range(200)]
+DECLARED: dict[str, Any] = {
+    "supervised": True, "multitask": False, "predictor": False, "sparse_selection": True,
+    "end_to_end": False, "nested": True, "cut": True, "cite": "Nobody 2020",
+}  # fmt: skip
+ROWS = (
+    Row("seurat", "Seurat", "seurat", DECLARED | {"supervised": False}),
+    Row("mrmr-f", "mRMR-f", "mrmr-f", DECLARED),
+    Row(
+        "persist", "PERSIST", "persist",
+        DECLARED | {"predictor": True, "sparse_selection": False, "nested": False},
+    ),
+    Row(
+        "yoto", "YOTO", "yoto",
+        DECLARED | {"predictor": True, "multitask": True, "end_to_end": True, "nested": False},
+    ),
+    Row("all-genes", "All genes", "all-genes", DECLARED | {"supervised": False, "cut": False}),
+)  # fmt: skip
+SKILL = {"seurat": 0.5, "mrmr-f": 0.75, "persist": 0.8, "yoto": 0.85, "all-genes": 0.95}
+CLASSES = ["B cell", "T cell", "NK <50% & more>"]
+
+
+def fake_results(
+    suite: dict[str, Any] | None = None,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = lambda line: line,
+    rows: tuple[Row, ...] = ROWS,
+    facts: dict[str, Any] | None = None,
+) -> Results:
+    """Results of a suite whose every number is known; `change` edits lines of the scores."""
+    spec = SuiteSpec.model_validate(
+        {
+            "name": "trial",
+            "title": "A trial",
+            "datasets": [{"dataset": "visp", "tasks": ["cell_types_25", "cell_types_50"]}],
+            "methods": [row.method for row in rows],
+            "ks": [16, 32, 64],
+            "seeds": [0, 1, 2],
+            "evaluators": ["rf", "builtin"],
+        }
+        | (suite or {})
+    )
+    scores, selections = [], []
+    for entry in spec.datasets:
+        tasks = entry.tasks or ("cell_type",)
+        for row in rows:
+            declared = row.declared
+            groups: list[tuple[str, ...]] = [(task,) for task in tasks]
+            if not declared["supervised"] or declared["multitask"]:
+                groups = [tuple(tasks)]
+            cuts = [0] if not declared["cut"] else list(spec.ks)
+            fits = [cuts[-1]] if declared["nested"] else cuts
+            for seed in spec.seeds:
+                rng = np.random.default_rng([seed, list(SKILL).index(row.method)])
+                for group in groups:
+                    for k in fits:
+                        selections.append(_selection(entry.dataset, row, group, k, seed, rng))
+                    for task in group:
+                        for k in cuts:
+                            fit = selections[-1] if declared["nested"] else next(
+                                s for s in selections[::-1] if s["k"] == k
+                            )  # fmt: skip
+                            line = _score(entry.dataset, row, task, k, seed, fit["key"])
+                            scores.append(change(line))
+    known = {
+        entry.dataset: {
+            "title": "Visual cortex", "cells": 13_349, "genes": len(GENES),
+            "citation": "Tasic 2018", "licence": "as is", "notes": ["a note"],
+            "tasks": {task: dict.fromkeys(CLASSES, 100) for task in entry.tasks or ()},
+            "markers": {"B cell": ["gene1", "gene2"]},
+        }
+        for entry in spec.datasets
+    }  # fmt: skip
+    frames = pd.DataFrame(scores), pd.DataFrame(selections)
+    return Results(spec, rows, *frames, known if facts is None else facts)
+
+
+def _selection(
+    dataset: str, row: Row, tasks: tuple[str, ...], k: int, seed: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    curves = {"loss": [1.0, 0.5, 0.2], "f1": [0.1, 0.4]} if row.method == "yoto" else {}
+    return {
+        "dataset": dataset, "variant": row.variant, "label": row.label, "method": row.method,
+        "tasks": tasks if row.declared["supervised"] else (), "k": k, "seed": seed, "status": "ok",
+        "reason": "", "seconds": 3.5 + SKILL[row.method], "cpu_seconds": 4.0,
+        "peak_memory_mb": 512.0, "gpu_memory_mb": float("nan"),
+        "ranking": rng.permutation(GENES)[: k or None].tolist(),
+        "info": {"curves": curves} if curves else {}, "warnings": [], "source_digest": "ab" * 20,
+        "started": "2024-05-01T10:00:00Z", "host": "node1",
+        "versions": {"scikit-learn": "1.5"}, "key": f"{dataset}/{row.variant}/{tasks}/{k}/{seed}",
+    }  # fmt: skip
+
+
+def _score(dataset: str, row: Row, task: str, k: int, seed: int, select_key: str) -> dict[str, Any]:
+    hard = 0.1 if task.endswith("50") else 0.0
+    value = SKILL[row.method] - hard - 0.5 / (k or 500) + 0.01 * (seed - 1)
+    evaluator = "builtin" if row.declared["predictor"] else "rf"
+    names = ("accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "auroc", "auprc")
+    return {
+        "dataset": dataset, "variant": row.variant, "label": row.label, "method": row.method,
+        "evaluator": evaluator, "task": task, "kind": "classification", "k": k, "seed": seed,
+        "status": "ok", "reason": "", "metrics": dict.fromkeys(names, value),
+        "classes": CLASSES, "per_class_f1": {"B cell": value, "T cell": value / 2},
+        "confusion": [[8, 2, 0], [1, 9, 0], [0, 3, 2]], "notes": [], "seconds": 0.5,
+        "cpu_seconds": 0.6, "peak_memory_mb": 200.0, "gpu_memory_mb": float("nan"),
+        "key": f"{select_key}/{task}/{k}", "select_key": select_key,
+    }  # fmt: skip
+
+
+def grid_of(results: Results, number: int = 0) -> Grid:
+    summary = Summary(results)
+    return metric_grid(summary, specs(summary)[number])
+
+
+def column(grid: Grid, *header: str) -> dict[str, Any]:
+    place = grid.header.index(header)
+    return {row[0].text: row[place] for row in grid.rows}
+
+
+def no_score(status: str, reason: str, **where: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Turn the lines that match `where` into runs without a result."""
+
+    def change(line: dict[str, Any]) -> dict[str, Any]:
+        if any(line[name] != value for name, value in where.items()):
+            return line
+        lost = {"status": status, "reason": reason, "metrics": {}, "per_class_f1": {}}
+        return line | lost | {"confusion": [], "classes": []}
+
+    return change
+
+
+def test_cells_are_mean_and_sample_deviation_in_percent() -> None:
+    cells = column(grid_of(fake_results()), "cell_types_25", "k = 64")
+    # Seeds give 0.75 - 0.5/64 + (-0.01, 0, 0.01): sample deviation 0.01.
+    assert cells["mRMR-f"].text == "74.2 ± 1.0"
+
+
+def test_best_and_second_are_marked_and_controls_do_not_compete() -> None:
+    cells = column(grid_of(fake_results()), "cell_types_25", "k = 16")
+    assert cells["YOTO"].mark == "best"
+    assert cells["PERSIST†"].mark == "second"
+    assert cells["All genes"].mark == ""
+    assert float(cells["All genes"].text.split()[0]) > float(cells["YOTO"].text.split()[0])
+
+
+def test_rows_that_print_the_same_share_the_mark() -> None:
+    def level(line: dict[str, Any]) -> dict[str, Any]:
+        # 0.00001 apart: not seen in a table of one decimal.
+        if line["variant"] in ("persist", "yoto"):
+            offset = 0.00001 if line["variant"] == "yoto" else 0.0
+            line["metrics"] = {"f1_macro": 0.81 + offset}
+        return line
+
+    cells = column(grid_of(fake_results(change=level)), "cell_types_25", "k = 64")
+    assert cells["YOTO"].mark == cells["PERSIST†"].mark == "best"
+    assert cells["mRMR-f"].mark == "second"
+
+
+def test_lower_is_better_turns_the_marks_around() -> None:
+    def regress(line: dict[str, Any]) -> dict[str, Any]:
+        return line | {"kind": "regression", "metrics": {"mse": line["metrics"]["f1_macro"]}}
+
+    suite = {"tables": [{"name": "errors", "metrics": ["mse"], "ks": [64]}]}
+    grid = grid_of(fake_results(suite, regress))
+    assert column(grid, "cell_types_25")["Seurat"].mark == "best"
+    assert column(grid, "cell_types_25")["mRMR-f"].mark == "second"
+    assert "lower is better" in grid.caption
+    assert "percent" not in grid.caption
+
+
+def test_an_uncut_control_fills_every_k_with_a_footnote() -> None:
+    grid = grid_of(fake_results())
+    control = next(row for row in grid.rows if row[0].text == "All genes")
+    assert [control[i].text for i in (1, 2, 3)] == ["94.9 ± 1.0"] * 3
+    assert "keeps all genes" in grid.notes[control[0].notes[0] - 1]
+
+
+def test_a_method_that_lost_a_seed_shows_how_many_and_does_not_compete() -> None:
+    change = no_score("timeout", "limit of 60 s", variant="yoto", seed=1, k=64)
+    grid = grid_of(fake_results(change=change))
+    cells = column(grid, "cell_types_25", "k = 64")
+    assert cells["YOTO"].mark == ""
+    assert cells["PERSIST†"].mark == "best"
+    assert grid.notes[cells["YOTO"].notes[0] - 1] == "2 of 3 seeds (timeout: limit of 60 s)"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "note"),
+    [
+        ("oom", "held 20 GB, 16 GB allowed", "Oom: held 20 GB, 16 GB allowed"),
+        ("failed", "ValueError: X\nTraceback", "Failed: ValueError: X"),
+        ("missing", "", "Not run yet"),
+        ("skipped", "needs counts", "Skipped: needs counts"),
+    ],
+)
+def test_a_method_without_any_score_shows_a_dash_that_says_why(
+    status: str, reason: str, note: str
+) -> None:
+    grid = grid_of(fake_results(change=no_score(status, reason, variant="mrmr-f")))
+    cells = column(grid, "cell_types_25", "k = 64")
+    assert cells["mRMR-f"].text == "–"
+    assert grid.notes[cells["mRMR-f"].notes[0] - 1] == note
+
+
+def test_a_metric_that_is_undefined_says_so() -> None:
+    def without(line: dict[str, Any]) -> dict[str, Any]:
+        return line | {"metrics": {n: v for n, v in line["metrics"].items() if n != "auroc"}}
+
+    suite = {"tables": [{"name": "t", "metrics": ["auroc"], "ks": [16]}]}
+    grid = grid_of(fake_results(suite, without))
+    assert column(grid, "cell_types_25")["YOTO"].text == "–"
+    assert any("Not defined" in note for note in grid.notes)
+
+
+def test_models_are_counted_per_data_set_k_and_seed() -> None:
+    suite = {
+        "datasets": [{"dataset": "visp", "tasks": ["a", "b", "c"]}],
+        "tables": [{"name": "t", "ks": [64], "n_models": True}],
+    }
+    counts = column(grid_of(fake_results(suite)), "#models")
+    # The YOTO paper's Table 3: four for Seurat, six for mRMR, three for PERSIST, one for YOTO.
+    found = {name: cell.text for name, cell in counts.items()}
+    assert found == {"Seurat": "4", "mRMR-f": "6", "PERSIST†": "3", "YOTO": "1", "All genes": "4"}
+
+
+def test_only_what_varies_becomes_a_header_level() -> None:
+    suite = {
+        "datasets": [{"dataset": "one", "tasks": ["a"]}, {"dataset": "two", "tasks": ["b"]}],
+        "tables": [{"name": "t", "ks": [64], "metrics": ["accuracy", "f1_weighted"]}],
+    }
+    grid = grid_of(fake_results(suite))
+    # One task per data set: its name adds nothing to the data set's.
+    assert grid.header[1:] == (
+        ("one", "Accuracy"), ("one", "Weighted F1"), ("two", "Accuracy"), ("two", "Weighted F1"),
+    )  # fmt: skip
+    assert grid.spans(0) == [("", 1), ("one", 2), ("two", 2)]
+    assert "K = 64" in grid.caption
+
+
+def test_evaluators_are_named_where_they_tell_rows_apart() -> None:
+    results = fake_results()
+    summary = Summary(results)
+    own, forest = Entrant("yoto", "builtin"), Entrant("yoto", "rf")
+    other = Entrant("mrmr-f", "rf")
+    assert summary.label(own, [own, other]) == "YOTO"
+    assert summary.label(other, [own, other]) == "mRMR-f"
+    assert summary.label(forest, [own, forest, other]) == "YOTO, RF"
+    neighbours = Entrant("mrmr-f", "knn[n_neighbors=3]")
+    labels = [summary.label(entrant, [other, neighbours]) for entrant in (other, neighbours)]
+    assert labels == ["mRMR-f, RF", "mRMR-f, kNN[n_neighbors=3]"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"metrics": ["f1_makro"]},
+        {"datasets": ["vips"]},
+        {"tasks": ["cell_types_52"]},
+        {"ks": [17]},
+        {"evaluators": ["rff"]},
+    ],
+)
+def test_a_table_that_names_what_is_not_there_is_an_error(table: dict[str, Any]) -> None:
+    with pytest.raises(UnknownName, match="table odd"):
+        grid_of(fake_results({"tables": [{"name": "odd"} | table]}))
+
+
+def test_two_tables_of_one_name_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="same"):
+        build(fake_results({"tables": [{"name": "same"}, {"name": "same"}]}), tmp_path)
+
+
+def test_csv_carries_all_metrics_with_their_number_of_seeds(tmp_path: Path) -> None:
+    build(fake_results(change=no_score("failed", "no", variant="yoto", seed=2)), tmp_path)
+    lines = list(csv.DictReader((tmp_path / "tables/f1-macro.csv").open()))
+    chosen = [
+        x for x in lines if (x["method"], x["task"], x["k"]) == ("yoto", "cell_types_25", "64")
+    ]
+    by_metric = {x["metric"]: x for x in chosen}
+    assert {"accuracy", "balanced_accuracy", "f1_macro", "auroc"} <= set(by_metric)
+    assert (by_metric["accuracy"]["n"], by_metric["accuracy"]["planned"]) == ("2", "3")
+    assert float(by_metric["accuracy"]["mean"]) == pytest.approx(0.85 - 0.5 / 64 - 0.005)
+    assert by_metric["accuracy"]["problems"] == "failed: no"
+    assert [x["k"] for x in lines if x["method"] == "all-genes" and x["metric"] == "auroc"] == [
+        "0", "0",
+    ]  # fmt: skip
+
+
+def test_the_report_does_not_depend_on_the_order_of_the_records_or_the_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = {"figures": [{"name": "f1"}], "tables": [{"name": "t"}]}
+    results = fake_results(suite, no_score("failed", "x", variant="persist", seed=0))
+    first = build(results, tmp_path / "a", REFERENCE)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    shuffled = replace(
+        results,
+        scores=results.scores.sample(frac=1, random_state=1),
+        selections=results.selections.sample(frac=1, random_state=2),
+    )
+    second = build(shuffled, tmp_path / "b", REFERENCE)
+    names = [path.relative_to(tmp_path / "a") for path in first]
+    assert names == [path.relative_to(tmp_path / "b") for path in second]
+    assert {path.suffix for path in first} == {".md", ".tex", ".csv", ".svg", ".png", ".html"}
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_costs_stay_out_of_the_metric_tables(tmp_path: Path) -> None:
+    results = fake_results()
+    slower = replace(
+        results,
+        scores=results.scores.assign(seconds=99.0, cpu_seconds=99.0, peak_memory_mb=1.0),
+        selections=results.selections.assign(
+            seconds=77.0, started="2030-01-01T00:00:00Z", host="elsewhere"
+        ),
+    )
+    files = build(results, tmp_path / "a")
+    build(slower, tmp_path / "b")
+    same = [f for f in files if f.name not in ("report.html", "cost.md", "cost.csv")]
+    assert len(same) > 10
+    for path in same:
+        other = tmp_path / "b" / path.relative_to(tmp_path / "a")
+        assert path.read_bytes() == other.read_bytes(), path.name
+    assert "77.0" in (tmp_path / "b/cost.md").read_text()
+
+
+def test_the_page_is_self_contained_and_escapes_what_it_shows(tmp_path: Path) -> None:
+    reason = "<script>alert('x')</script>"
+    results = fake_results(change=no_score("failed", reason, variant="seurat"))
+    build(results, tmp_path, REFERENCE)
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "NK &lt;50% &amp; more&gt;" in page
+    # Nothing is fetched: sources are data URLs, links stay on the page.
+    addresses = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", page)
+    assert addresses
+    assert all(address.startswith(("data:image/svg+xml;base64,", "#")) for address in addresses)
+    for word in ("Tasic 2018", "scikit-learn", "node1", "abababababab", "Training", "Overlap"):
+        assert word in page
+
+
+def test_every_run_without_a_result_is_listed(tmp_path: Path) -> None:
+    results = fake_results(change=no_score("failed", "no\nmore", variant="mrmr-f", k=16))
+    build(results, tmp_path)
+    lines = list(csv.DictReader((tmp_path / "failures.csv").open()))
+    assert len(lines) == 6
+    assert {line["seed"] for line in lines} == {"0", "1", "2"}
+    assert {line["reason"] for line in lines} == {"no\nmore"}
+    text = (tmp_path / "failures.md").read_text()
+    assert text.count("mRMR-f") == 1
+    assert "0, 1, 2" in text
+
+
+def test_markdown_marks_and_escapes() -> None:
+    results = fake_results(rows=(replace(ROWS[0], label="A|B*"), *ROWS[1:]))
+    text = markdown(grid_of(results))
+    assert "A\\|B\\*" in text
+    assert re.search(r"\*\*8\d\.\d ± 1\.0\*\*", text)
+    assert re.search(r"<ins>\d\d\.\d ± 1\.0</ins>", text)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+
+
+def test_latex_escapes_everything_pdflatex_cannot_take() -> None:
+    texts = ["a_b & 5% #1 ~ ^ {x} $y$ \\z", "81.1 ± 2.0", "β-cell, café, 日", ""]
+    escaped = escape(texts)
+    assert escaped[0] == (
+        r"a\_b \& 5\% \#1 \textasciitilde \space \textasciicircum \space \{x\} \$y\$ "
+        r"\textbackslash z"
+    )
+    assert escaped[1] == r"81.1 $\pm$ 2.0"
+    assert escaped[2] == r"\ensuremath{\beta}-cell, café, ?"
+    assert escaped[3] == ""
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_compiles(tmp_path: Path) -> None:
+    odd = replace(ROWS[0], label="[50%] A_b & β ± ~x^2 {y} \\z #1 $3")
+    change = no_score("failed", "KeyError: 'a_b' ≥ 3 % of γ", variant="yoto", seed=1)
+    results = fake_results({"tables": [{"name": "wide_one", "n_models": True}]}, change,
+                           rows=(odd, *ROWS[1:]))  # fmt: skip
+    build(results, tmp_path)
+    names = ["tables/wide_one.tex", "methods.tex", "ranks.tex"]
+    body = "\n".join(f"\\input{{{name}}}" for name in names)
+    document = (
+        "\\documentclass{article}\n\\usepackage[utf8]{inputenc}\\usepackage[T1]{fontenc}\n"
+        "\\usepackage{booktabs,graphicx}\n\\begin{document}\n" + body + "\n\\end{document}\n"
+    )
+    (tmp_path / "all.tex").write_text(document)
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Missing character" not in done.stdout
+
+
+def test_latex_has_booktabs_rules_and_spanning_headers() -> None:
+    text = latex(grid_of(fake_results()))
+    assert text.count(r"\toprule") == text.count(r"\midrule") == text.count(r"\bottomrule") == 1
+    assert r"\multicolumn{3}{c}{cell\_types\_25}" in text
+    assert r"\cmidrule(lr){2-4}" in text
+    assert re.search(r"\\textbf\{8\d\.\d \$\\pm\$ 1\.0\}", text)
+
+
+def test_the_terminal_table_holds_the_first_table() -> None:
+    from rich.console import Console
+
+    stream = io.StringIO()
+    Console(file=stream, width=160).print(terminal_table(fake_results()))
+    text = stream.getvalue()
+    assert "YOTO" in text
+    assert "74.2 ± 1.0" in text
+
+
+def test_properties_are_the_papers_table_1(tmp_path: Path) -> None:
+    build(fake_results(), tmp_path)
+    lines = {x["Method"]: x for x in csv.DictReader((tmp_path / "methods.csv").open())}
+    assert lines["YOTO"]["Task type"] == "multi-task"
+    assert lines["YOTO"]["End-to-end"] == "yes"
+    assert lines["PERSIST"]["Sparse selection"] == "no"
+    assert lines["Seurat"]["Supervised"] == "no"
+    assert lines["Seurat"]["Task type"] == "–"
+
+
+def test_panels_of_a_nested_ranking_are_cut_at_every_k_and_controls_have_none() -> None:
+    found = panels(fake_results())
+    assert {g.k for g in found if g.variant == "mrmr-f"} == {16, 32, 64}
+    assert {g.variant for g in found} == {"seurat", "mrmr-f", "persist", "yoto"}
+    assert all(len(panel) == g.k for g, seeds in found.items() for panel in seeds.values())
+
+
+def test_stability_of_random_panels_is_near_zero(tmp_path: Path) -> None:
+    build(fake_results(), tmp_path)
+    lines = list(csv.DictReader((tmp_path / "stability.csv").open()))
+    values = [float(line["stability"]) for line in lines if line["k"] == "64"]
+    assert abs(np.mean(values)) < 0.1
+    assert (tmp_path / "overlap-visp.csv").exists()
+
+
+def test_published_numbers_stand_beside_ours_when_the_protocol_is_the_same() -> None:
+    published = read(REFERENCE)
+    lines = beside(Summary(fake_results()), published)
+    f1 = {(x["method"], x["k"], x["task"]): x for x in lines if x["metric"] == "f1_macro"}
+    line = f1["mrmr-f", 64, "cell_types_25"]
+    # The paper prints the same cell three times.
+    assert (line["published_mean"], line["table"]) == (0.811, "3, 5, 7")
+    assert line["difference"] == pytest.approx(0.75 - 0.5 / 64 - 0.811)
+    # The paper's accuracy stands beside both of ours.
+    both = {x["metric"] for x in lines if x["published_metric"] == "accuracy"}
+    assert both == {"accuracy", "balanced_accuracy"}
+    split = {"test": 0.2, "validation": 0.1, "stratify": False}
+    other = {"datasets": [{"dataset": "visp", "tasks": ["cell_types_25"], "split": split}]}
+    assert beside(Summary(fake_results(other)), published) == []
+    noisy = {"noise": {"fraction": 0.2}}
+    assert beside(Summary(fake_results(noisy)), published) == []
+
+
+def test_reference_files_are_tidy_fractions() -> None:
+    published = read(REFERENCE)
+    assert len(published) > 500
+    assert all(0 <= item.mean <= 1 for item in published)
+    assert {item.protocol for item in published} == {"yoto", "markermap"}
+
+
+def test_reference_files_agree_with_the_papers_tables() -> None:
+    shared = Path(__file__).parents[1] / ".." / "shared" / "reference" / "yoto_tables.csv"
+    if not shared.is_file():
+        pytest.skip("the papers' tables are not beside the repository")
+    lines = list(csv.DictReader(shared.open()))
+    ours = [item for item in read(REFERENCE) if item.protocol == "yoto" and item.table != "4"]
+    assert len(ours) == len(lines)
+    for item, line in zip(ours, lines, strict=True):
+        assert item.entrant.variant == line["method"].replace("_", "-")
+        assert (item.place.dataset, item.place.task) == (line["dataset"], line["task"])
+        assert 100 * item.mean == pytest.approx(float(line["mean_percent"]))
+        assert 100 * item.sd == pytest.approx(float(line["std_percent"]))
+
+
+def test_a_reference_file_that_cannot_be_read_names_its_line(tmp_path: Path) -> None:
+    from panelbench.errors import DataError
+
+    good = "a,yoto,1,d,m,rf,t,64,f1_macro,0.5,"
+    (tmp_path / "x.csv").write_text(",".join(COLUMNS) + f"\n{good}\n{good.replace('0.5', 'n/a')}\n")
+    with pytest.raises(DataError, match=r"x\.csv, line 3"):
+        read(tmp_path)
+    assert read(tmp_path / "absent") == []
+
+
+def test_the_report_of_a_suite_that_has_not_run_says_so(tmp_path: Path) -> None:
+    results = fake_results(change=no_score("missing", ""))
+    columns = list(results.selections.columns)
+    empty = replace(results, selections=pd.DataFrame(columns=columns), datasets={})
+    build(empty, tmp_path)
+    assert "Not run yet" in (tmp_path / "tables/f1-macro.md").read_text()
+
+
+def test_a_single_k_gives_a_figure_too(tmp_path: Path) -> None:
+    build(fake_results({"ks": [64]}), tmp_path)
+    assert (tmp_path / "figures/f1-macro-by-k.png").read_bytes().startswith(b"\x89PNG")
