@@ -145,10 +145,13 @@ def report(plan: Plan, settings: Settings) -> tuple[Results, list[Path]]:
     return results, build(results, settings.results / "reports" / plan.suite.name)
 
 
-def inspect(request: Request, settings: Settings) -> list[tuple[Run, State]]:
+def inspect(
+    request: Request, settings: Settings, shard: tuple[int, int] | None = None
+) -> list[tuple[Run, State]]:
     """Where every run of a request stands; nothing is run."""
     states = States(Store(settings.results), settings.retry)
     plan = plan_for(request, settings)
+    plan = plan if shard is None else plan.shard(*shard)
     return [(run, states.explain(run)) for run in (*plan.selections, *plan.evaluations)]
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from panelbench.errors import ConfigError, UnknownName
 from panelbench.provenance import usable_cores
+from panelbench.store import STATUSES
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,63 @@ def default_mirrors() -> tuple[Path, ...]:
     """Folders in ``$PANELBENCH_MIRROR``, separated as in ``$PATH``."""
     folders = os.environ.get("PANELBENCH_MIRROR", "").split(os.pathsep)
     return tuple(Path(folder) for folder in folders if folder)
+
+
+def parse_retry(text: str | None) -> frozenset[str]:
+    """Statuses in ``failed,timeout``.
+
+    Raises
+    ------
+    UnknownName
+        For a status that does not exist.
+    """
+    names = [part.strip() for part in (text or "").split(",") if part.strip()]
+    known = [status for status in STATUSES if status != "ok"]
+    for name in names:
+        if name not in known:
+            raise UnknownName("status", name, known, "--retry")
+    return frozenset(names)
+
+
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """Index and number of shards in ``0/4``.
+
+    Raises
+    ------
+    ConfigError
+        When it is not of this form, or the index is not below the number.
+    """
+    if text is None:
+        return None
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdigit() and count.isdigit()) or int(index) >= int(count):
+        raise ConfigError(f"--shard {text}: write I/N with I from 0 to N-1, for example 0/4")
+    return int(index), int(count)
+
+
+def _with_unit(text: str, units: Mapping[str, float], option: str, example: str) -> float:
+    number = text.strip().rstrip("".join(units) + "".join(units).lower()).strip()
+    unit = text.strip()[len(number) :].strip().upper()
+    try:
+        value = float(number) * units[unit] if unit else float(number)
+    except (ValueError, KeyError):
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{option} {text}: write a positive number, for example {example}")
+    return value
+
+
+def parse_time(text: str | None) -> float | None:
+    """Seconds in ``90``, ``90s``, ``10m`` or ``2h``."""
+    if text is None:
+        return None
+    return _with_unit(text, {"S": 1, "M": 60, "H": 3600}, "--time-limit", "90, 10m or 2h")
+
+
+def parse_size(text: str | None) -> int | None:
+    """Bytes in ``500M``, ``8G`` or ``8GiB``; units are powers of 1024."""
+    if text is None:
+        return None
+    short = text.strip().upper().removesuffix("IB").removesuffix("B")
+    units = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+    return int(_with_unit(short, units, "--memory-limit", "500M or 8G"))

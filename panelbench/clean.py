@@ -1,0 +1,83 @@
+"""Deleting what may be deleted: leftovers of killed runs, the cache, records one names."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from panelbench.errors import ConfigError, UnknownName
+from panelbench.settings import Settings
+from panelbench.store import STATUSES, Store
+
+
+def clean(
+    what: str,
+    settings: Settings,
+    *,
+    dataset: str | None = None,
+    method: str | None = None,
+    status: str | None = None,
+    yes: bool = False,
+) -> int:
+    """Delete leftovers, the cache or records; records only after a yes.
+
+    Returns
+    -------
+    Exit code.
+
+    Raises
+    ------
+    ConfigError
+        For anything else, or options that do not go with it.
+    """
+    if status is not None and status not in STATUSES:
+        raise UnknownName("status", status, STATUSES, "--status")
+    if what != "runs" and (dataset or method or status):
+        raise ConfigError("--dataset, --method and --status choose runs: panelbench clean runs")
+    if what == "leftovers":
+        for path in Store(settings.results).leftovers():
+            path.unlink(missing_ok=True)
+            print(f"deleted {path}")
+        return 0
+    if what == "cache":
+        return _clean_cache(settings.cache)
+    if what == "runs":
+        return _clean_runs(settings, dataset, method, status, yes=yes)
+    raise UnknownName("thing to clean", what, ["leftovers", "cache", "runs"])
+
+
+def _clean_cache(cache: Path) -> int:
+    # Downloads stay: they are not computed, and some machines cannot fetch them again.
+    for name in ("joblib", "prepared"):
+        if (cache / name).exists():
+            shutil.rmtree(cache / name)
+            print(f"deleted {cache / name}")
+    return 0
+
+
+def _clean_runs(
+    settings: Settings, dataset: str | None, method: str | None, status: str | None, *, yes: bool
+) -> int:
+    store = Store(settings.results)
+    chosen = [
+        store.folder(record.address) / record.attempt
+        for record in store
+        if dataset in (None, record.address.dataset)
+        and method in (None, record.address.method)
+        and status in (None, record.status)
+    ]
+    if not chosen:
+        print("no such records")
+        return 0
+    if not yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"{len(chosen)} records would be deleted; say so with --yes")
+        if input(f"delete {len(chosen)} records below {store.runs}? [y/N] ").lower() != "y":
+            print("nothing deleted")
+            return 1
+    for stem in chosen:
+        for suffix in (".json", ".npz", ".started"):
+            stem.with_name(stem.name + suffix).unlink(missing_ok=True)
+    print(f"deleted {len(chosen)} records")
+    return 0

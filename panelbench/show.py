@@ -1,0 +1,295 @@
+"""Everything that commands print on standard output: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from panelbench.errors import InputError, UnknownName
+from panelbench.store import Record, Store, newest
+
+if TYPE_CHECKING:
+    from panelbench.api import Done
+    from panelbench.runs import Run
+    from panelbench.settings import Settings
+    from panelbench.state import State
+
+FORMAT = 1
+"""Version of the JSON output; raised when a key changes its meaning or goes."""
+
+
+def _print_json(**content: Any) -> None:
+    print(json.dumps({"format": FORMAT, **content}, indent=1, sort_keys=True, default=str))
+
+
+def _print(table: Table) -> None:
+    # In a pipe there is no width to fit into: long lines are better than cut ones.
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)
+    console.print(table)
+
+
+def _table(*columns: str, title: str = "") -> Table:
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _line(run: Run, state: State) -> dict[str, Any]:
+    return {
+        "stage": run.stage,
+        "key": run.key,
+        "dataset": run.dataset.id,
+        "method": run.address.method,
+        "run": run.describe(),
+        "status": state.status,
+        "due": state.due,
+        "reason": state.why,
+    }
+
+
+def states(found: Sequence[tuple[Run, State]], stages: Sequence[str], *, as_json: bool) -> None:
+    """Print where each run of the stages stands (``--dry-run``)."""
+    # A report alone shows what it would read.
+    shown = [(r, s) for r, s in found if r.stage in stages or set(stages) == {"report"}]
+    if as_json:
+        _print_json(runs=[_line(run, state) for run, state in shown])
+        return
+    table = _table("run", "key", "status", "why")
+    for run, state in shown:
+        why = state.why.splitlines()[0][:100] if state.why else ""
+        table.add_row(run.describe(), run.key[:10], state.status, why)
+    _print(table)
+    counts = Counter(state.status for _, state in shown)
+    due = sum(state.due for _, state in shown)
+    # An evaluation that waits is due as soon as its selection is there.
+    due += sum(state.status == "waiting" for _, state in shown) if "select" in stages else 0
+    text = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    print(f"{len(shown)} runs: {text or 'none'}; {due} would be run")
+
+
+def done(done: Done, settings: Settings, *, as_json: bool, shard: tuple[int, int] | None) -> None:
+    """Print what a command did: the table, what failed, where files lie."""
+    if as_json:
+        _print_json(
+            suite=done.plan.suite.name,
+            stages=[
+                {"stage": s.stage, "done_before": s.done_before, "ran": dict(s.outcomes),
+                 "restored": s.restored}
+                for s in done.summaries
+            ],
+            runs=[_line(run, state) for run, state in done.states],
+            report=[str(path) for path in done.report],
+            exit_code=done.exit_code,
+        )  # fmt: skip
+        return
+    if done.results is not None:
+        from panelbench.report import terminal_table
+
+        _print(terminal_table(done.results))
+        if done.results.stale:
+            print(
+                f"note: {done.results.stale} records were made with other code or library "
+                "versions; `--dry-run` lists them as stale"
+            )
+    _failures(done.states)
+    pages = [path for path in done.report if path.suffix == ".html"]
+    for path in pages or done.report[:1]:
+        print(f"report: {_short(path)}")
+    if shard is not None:
+        print(f"shard {shard[0]}/{shard[1]} is over; when all are, run `panelbench report`")
+
+
+def _failures(found: Iterable[tuple[Run, State]]) -> None:
+    bad = [(r, s) for r, s in found if s.status not in ("done", "skipped")]
+    # The evaluations of a failed selection say nothing new.
+    bad = [(r, s) for r, s in bad if not s.why.startswith("selection ")]
+    if not bad:
+        return
+    table = _table("run", "status", "reason", title="Not done")
+    for run, state in bad[:40]:
+        table.add_row(run.describe(), state.status, state.why.splitlines()[0] if state.why else "")
+    _print(table)
+    if len(bad) > 40:
+        print(f"... and {len(bad) - 40} more; `panelbench list runs` has all")
+    again = sorted({s.status for _, s in bad} & {"failed", "timeout", "oom"})
+    if again:
+        print(f"to do them again: --retry {','.join(again)}")
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def listing(what: str, settings: Settings, datasets: Path | None, output: str) -> int:
+    """Print methods, data sets, suites or runs.
+
+    Raises
+    ------
+    UnknownName
+        For anything else.
+    """
+    kinds = {
+        "methods": lambda: _methods(settings),
+        "datasets": lambda: _datasets(datasets),
+        "suites": _suites,
+        "runs": lambda: _runs(settings),
+    }
+    if what not in kinds:
+        raise UnknownName("list", what, kinds)
+    lines = kinds[what]()
+    if output == "json":
+        _print_json(**{what: lines})
+        return 0
+    columns = [name for name in (lines[0] if lines else {}) if name != "params"]
+    table = _table(*columns)
+    for line in lines:
+        table.add_row(*(_cell(line[name]) for name in columns))
+    _print(table)
+    if not lines:
+        print(f"no {what}")
+    return 0
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _methods(settings: Settings) -> list[dict[str, Any]]:
+    from panelbench.registry import discover, params_dict
+
+    registry = discover(settings.methods_dirs)
+    lines: list[dict[str, Any]] = [
+        {
+            "method": method.id,
+            "labels": "no" if not method.supervised else "all" if method.multitask else "one task",
+            "predictor": method.predictor is not None,
+            "needs": method.needs,
+            "gpu": method.gpu,
+            "parameters": [f"{n}={v}" for n, v in params_dict(method.params()).items()],
+            "what": method.doc or method.label,
+            "cite": method.cite,
+        }
+        for method in registry.methods.values()
+    ]
+    lines += [
+        {**dict.fromkeys(lines[0] if lines else ("method", "what"), ""),
+         "method": broken.id, "what": f"cannot be imported: {broken.error} ({broken.place})"}
+        for broken in registry.broken.values()
+    ]  # fmt: skip
+    return lines
+
+
+def _datasets(path: Path | None) -> list[dict[str, Any]]:
+    from panelbench.data.catalogue import find_catalogue, load_catalogue
+
+    return [
+        {
+            "dataset": spec.id,
+            "title": spec.title,
+            "tasks": [task.name for task in spec.tasks],
+            "licence": spec.licence,
+            "citation": spec.citation,
+        }
+        for spec in load_catalogue(find_catalogue(path)).values()
+    ]
+
+
+def _suites() -> list[dict[str, Any]]:
+    from panelbench.request import load_suite, suite_names
+
+    return [
+        {
+            "suite": suite.name,
+            "title": suite.title,
+            "datasets": [entry.dataset for entry in suite.datasets],
+            "methods": len(suite.methods),
+            "ks": list(suite.ks),
+            "seeds": list(suite.seeds),
+        }
+        for suite in map(load_suite, suite_names())
+    ]
+
+
+def _grouped(settings: Settings) -> dict[tuple[str, str, str], list[Record]]:
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for record in Store(settings.results):
+        address = record.address
+        groups.setdefault((address.dataset, address.method, address.key), []).append(record)
+    return groups
+
+
+def _runs(settings: Settings) -> list[dict[str, Any]]:
+    lines = []
+    for (dataset, method, key), records in _grouped(settings).items():
+        record = newest(records)
+        assert record is not None
+        asked = record.asked
+        lines.append(
+            {
+                "key": key[:10],
+                "stage": record.stage,
+                "dataset": dataset,
+                "method": asked.get("variant", method),
+                "task": asked.get("task") or "+".join(asked.get("tasks", ())),
+                "k": asked.get("k", ""),
+                "seed": asked.get("seed", ""),
+                "evaluator": asked.get("evaluator", ""),
+                "status": record.status,
+                "attempts": len(records),
+                "reason": record.reason.splitlines()[0][:80] if record.reason else "",
+            }
+        )
+    return lines
+
+
+def run(key: str, settings: Settings, output: str) -> int:
+    """Print all records of one run.
+
+    Raises
+    ------
+    InputError
+        When no run, or more than one, has a key that begins so.
+    """
+    found = {place: r for place, r in _grouped(settings).items() if place[2].startswith(key)}
+    if len(found) != 1:
+        many = f"{len(found)} runs have" if found else "no run has"
+        raise InputError(f"{many} a key that begins with {key!r}; `panelbench list runs` has keys")
+    ((dataset, method, full), records), *_ = found.items()
+    if output == "json":
+        _print_json(records=[json.loads(record.to_json()) for record in records])
+        return 0
+    folder = Store(settings.results).folder(records[0].address)
+    print(f"{dataset} / {method} / {full}\n{_short(folder)}")
+    for record in records:
+        print(f"\nattempt {record.attempt}: {record.status}")
+        if record.reason:
+            print(f"  {record.reason}")
+        for name, value in _digestible(record):
+            print(f"  {name}: {value}")
+    return 0
+
+
+def _digestible(record: Record) -> Iterable[tuple[str, str]]:
+    """The parts of a record that a person reads, shortened."""
+    for part in ("asked", "cost", "outside", "environment", "result"):
+        for name, value in getattr(record, part).items():
+            text = json.dumps(value)
+            yield (
+                f"{part}.{name}",
+                text if len(text) <= 160 else f"{text[:150]} ... (--output json)",
+            )
+    for text in record.warnings:
+        yield "warning", text
