@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,6 +77,7 @@ def cell_ranger(task: Task, params: NoParams) -> Selection:
 )
 def seurat_v3(task: Task, params: SeuratV3Params) -> Selection:
     """Genes by the variance of clipped, standardised raw counts (Stuart et al. 2019)."""
+    task = _sparse(task)
     try:
         table = _scanpy(task.X, flavor="seurat_v3", n_top_genes=task.n_genes, span=params.span)
     except ValueError as error:
@@ -90,7 +91,9 @@ def seurat_v3(task: Task, params: SeuratV3Params) -> Selection:
 
 def _dispersions(task: Task, flavor: str, **options: Any) -> Selection:
     """Rank genes by scanpy's normalised dispersion."""
-    scores = np.full(task.n_genes, np.nan)
+    task = _sparse(task)
+    # Single precision: sums in another order, by other threads, must not decide a tie.
+    scores = np.full(task.n_genes, np.nan, dtype=np.float32)
     info: dict[str, object] = {}
     use = np.ones(task.n_genes, dtype=bool)
     try:
@@ -117,6 +120,13 @@ def _dispersions(task: Task, flavor: str, **options: Any) -> Selection:
             stacklevel=3,
         )
     return rank_by_score(task, scores, **info)
+
+
+def _sparse(task: Task) -> Task:
+    """Give the task with `X` as CSR: the sums are then the same for dense input, and faster."""
+    from scipy.sparse import csr_matrix
+
+    return replace(task, X=csr_matrix(task.X))
 
 
 def _scanpy(X: Matrix, **options: Any) -> pd.DataFrame:
