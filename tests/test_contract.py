@@ -382,6 +382,22 @@ class Forgetful:
         return cls(facts["genes"], 0.0)
 
 
+class Faithful(Forgetful):
+    """The same predictor, saved with its weight."""
+
+    def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        return {"weight": np.array(self.weight)}, {"genes": self.genes}
+
+    @classmethod
+    def load(cls, arrays: Any, facts: Any) -> Faithful:
+        return cls(facts["genes"], float(arrays["weight"]))
+
+
+def faithful(task: Task, params: Any) -> Selection:
+    """Return a predictor that can be saved."""
+    return _ranked(task, _variance(task), predictor=Faithful(task.genes[:1].tolist(), 1.0))
+
+
 def forgetful(task: Task, params: Any) -> Selection:
     """Return a predictor that cannot be saved."""
     return _ranked(task, _variance(task), predictor=Forgetful(task.genes[:1].tolist(), 1.0))
@@ -432,3 +448,6 @@ def test_checks_pass_a_plain_method() -> None:
     plain = replace(broken(deaf, {}), id="plain")
     for name in ("serves_every_k", "leaves_inputs_alone", "sparse_as_dense", "info_is_json"):
         CHECKS[name](plain)
+    CHECKS["predictor_survives_saving"](
+        broken(faithful, {"supervised": True, "predictor": Faithful})
+    )
