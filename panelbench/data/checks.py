@@ -66,7 +66,7 @@ def gene_names(adata: AnnData, where: str) -> None:
     empty = np.flatnonzero(np.isin(np.char.strip(names), ["", "nan", "None"]))
     if empty.size:
         raise DataError(
-            f"{where}: {empty.size} genes have no name (first: column {empty[0]}); "
+            f"{where}: genes without a name ({empty.size} in all, first: column {empty[0]}); "
             "name them or drop these columns"
         )
     unique, counts = np.unique(names, return_counts=True)
@@ -93,14 +93,14 @@ def matrix_values(X: Matrix, adata: AnnData, where: str, what: str = "X") -> Non
     missing = ~np.isfinite(values)
     if missing.any():
         raise DataError(
-            f"{where}: {int(missing.sum())} values of {what} are NaN or infinite "
-            f"({_place(X, missing, adata)}); expression must be finite"
+            f"{where}: {what} holds NaN or infinite values ({_place(X, missing, adata)}); "
+            "expression must be finite"
         )
     negative = values < 0
     if negative.any():
         raise DataError(
-            f"{where}: {int(negative.sum())} values of {what} are negative "
-            f"({_place(X, negative, adata)}); scaled data cannot be used, {_other_matrices(adata)}"
+            f"{where}: {what} holds negative values ({_place(X, negative, adata)}); "
+            f"scaled data cannot be used, {_other_matrices(adata)}"
         )
 
 
@@ -117,21 +117,21 @@ def counts(X: Matrix, adata: AnnData, where: str, what: str = "X") -> None:
     broken = values != np.rint(values)
     if broken.any():
         raise DataError(
-            f"{where}: {what} should hold raw counts, but {int(broken.sum())} values are not whole "
-            f"numbers ({_place(X, broken, adata)} is {values[broken][0]:g}); "
-            f"{_other_matrices(adata)}"
+            f"{where}: {what} should hold raw counts, but has values that are not whole numbers "
+            f"({_place(X, broken, adata)}, {values[broken][0]:g}); {_other_matrices(adata)}"
         )
 
 
 def _place(X: Matrix, wrong: np.ndarray, adata: AnnData) -> str:
-    """Cell and gene of the first entry of `wrong`, a mask over `values_of`."""
+    """How many entries `wrong` (a mask over `values_of`) has, and cell and gene of the first."""
     first = int(np.flatnonzero(wrong)[0])
     if isinstance(X, np.ndarray):
         row, column = divmod(first, X.shape[1])
     else:
         row = int(np.searchsorted(X.indptr, first, side="right")) - 1
         column = int(X.indices[first])
-    return f"first: cell {adata.obs_names[row]!r}, gene {adata.var_names[column]!r}"
+    place = f"cell {adata.obs_names[row]!r}, gene {adata.var_names[column]!r}"
+    return f"{int(wrong.sum())} in all, first: {place}"
 
 
 def _other_matrices(adata: AnnData) -> str:

@@ -55,7 +55,9 @@ def read(spec: DatasetSpec, files: Files) -> AnnData:
     with warnings.catch_warnings():
         # Duplicate names are an error of ours; anndata's warning about them says less.
         warnings.filterwarnings("ignore", message=".*names are not unique.*")
+        # Nor is it for the user of a file to be told how old its format is.
         warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=".*(encoding metadata|very old version).*")
         adata = reader(files, **spec.reader_options)
     if not adata.n_obs or not adata.n_vars:
         raise DataError(f"{where}: {adata.n_obs} cells x {adata.n_vars} genes: nothing to work on")

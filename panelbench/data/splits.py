@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,9 +73,9 @@ def split_cells(
         test = _one_group(_groups(obs, spec), seed)
         rest = np.setdiff1d(np.arange(len(obs)), test)
         if spec.validation:
-            share = min(spec.validation * len(obs) / len(rest), 0.999)
             strata = _strata(labels, spec, class_names, rest, parts=2)
-            train, validation = _draw(rest, share, entropy, strata)
+            wanted = _share(spec.validation, len(obs))
+            train, validation = _draw(rest, wanted, entropy, strata)
         else:
             train, validation = rest, rest[:0]
     elif spec.scheme == "groups":
@@ -85,10 +86,11 @@ def split_cells(
         everyone = np.arange(len(obs))
         strata = _strata(labels, spec, class_names, everyone, parts=3 if spec.validation else 2)
         first, second = entropy.spawn(2)
-        train, test = _draw(everyone, spec.test, first, strata)
+        train, test = _draw(everyone, _share(spec.test, len(obs)), first, strata)
         validation = train[:0]
         if spec.validation:
-            train, validation = _draw(train, spec.validation / (1 - spec.test), second, strata)
+            wanted = _share(spec.validation, len(obs))
+            train, validation = _draw(train, wanted, second, strata)
     parts = [np.sort(part).astype(np.int64) for part in (train, validation, test)]
     for name, part, wanted in zip(
         ("training", "validation", "test"), parts, (True, spec.validation > 0, True), strict=True
@@ -101,6 +103,11 @@ def split_cells(
 def _integer(entropy: np.random.SeedSequence) -> int:
     """Seed for scikit-learn, which takes 32-bit integers."""
     return int(entropy.generate_state(1)[0])
+
+
+def _share(fraction: float, n: int) -> int:
+    """Number out of n, rounded up as scikit-learn does, but 0.2 / 0.7 of 7 is 2 and not 3."""
+    return math.ceil(fraction * n - 1e-9)
 
 
 def _strata(
@@ -142,23 +149,22 @@ def _too_few(
 
 
 def _draw(
-    rows: np.ndarray, share: float, entropy: np.random.SeedSequence, strata: np.ndarray | None
+    rows: np.ndarray, size: int, entropy: np.random.SeedSequence, strata: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divide rows at random into two parts, the second with this share of them."""
+    """Divide rows at random into two parts, the second of this size."""
     from sklearn.model_selection import train_test_split
 
     try:
         kept, drawn = train_test_split(
             rows,
-            test_size=share,
+            test_size=size,
             random_state=_integer(entropy),
             stratify=None if strata is None else strata[rows],
         )
     except ValueError as error:
         raise DataError(
-            f"{len(rows)} cells cannot be divided into {1 - share:.0%} and {share:.0%}: {error}; "
-            "drop rare classes with min_cells of the task (--min-cells-per-class), "
-            "or switch stratification off"
+            f"cannot draw {size} of {len(rows)} cells: {error}; drop rare classes with min_cells "
+            "of the task (--min-cells-per-class), or switch stratification off"
         ) from error
     return kept, drawn
 
@@ -250,20 +256,21 @@ def _whole_groups(
     first, second = entropy.spawn(2)
 
     def divide(
-        rows: np.ndarray, share: float, seed: np.random.SeedSequence
+        rows: np.ndarray, fraction: float, seed: np.random.SeedSequence
     ) -> tuple[np.ndarray, np.ndarray]:
-        splitter = GroupShuffleSplit(n_splits=1, test_size=share, random_state=_integer(seed))
+        size = _share(fraction, len(names))
+        splitter = GroupShuffleSplit(n_splits=1, test_size=size, random_state=_integer(seed))
         try:
             kept, drawn = next(splitter.split(rows, groups=groups[rows]))
         except ValueError as error:
             raise DataError(
-                f"split groups: {len(np.unique(groups[rows]))} groups cannot be divided into "
-                f"{1 - share:.0%} and {share:.0%}: {error}"
+                f"split groups: cannot draw {size} of {len(np.unique(groups[rows]))} groups in "
+                f"{spec.group!r}: {error}"
             ) from error
         return rows[kept], rows[drawn]
 
     train, test = divide(np.arange(len(groups)), spec.test, first)
     validation = train[:0]
     if spec.validation:
-        train, validation = divide(train, spec.validation / (1 - spec.test), second)
+        train, validation = divide(train, spec.validation, second)
     return train, validation, test
