@@ -161,15 +161,17 @@ _METHOD_ROOTS = ("panelbench.methods.", "panelbench_extra_")
 
 def library_versions(names: Iterable[str]) -> dict[str, str | None]:
     """Installed version of each distribution, None where it is missing."""
+    return {name: _version(name) for name in sorted(set(names))}
+
+
+@lru_cache(maxsize=256)
+def _version(name: str) -> str | None:
     from importlib.metadata import PackageNotFoundError, version
 
-    found: dict[str, str | None] = {}
-    for name in sorted(set(names)):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
-    return found
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,6 @@ import platform
 import socket
 import sys
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
 from panelbench.keys import library_versions
@@ -39,11 +38,6 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
-@lru_cache(maxsize=64)
-def _versions(names: tuple[str, ...]) -> dict[str, str]:
-    return {name: found for name, found in library_versions(names).items() if found}
-
-
 def environment(libraries: Iterable[str] = ()) -> dict[str, Any]:
     """Facts about this machine and its libraries, JSON-ready.
 
@@ -52,6 +46,7 @@ def environment(libraries: Iterable[str] = ()) -> dict[str, Any]:
     libraries
         Distributions to list beside the usual ones.
     """
+    versions = library_versions([*LIBRARIES, *libraries])
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
@@ -59,7 +54,7 @@ def environment(libraries: Iterable[str] = ()) -> dict[str, Any]:
         "cores": usable_cores(),
         "host": socket.gethostname(),
         "job": os.environ.get("SLURM_JOB_ID", ""),
-        "versions": dict(_versions(tuple(sorted({*LIBRARIES, *libraries})))),
+        "versions": {name: found for name, found in versions.items() if found},
         "gpu": _gpu(),
     }
 

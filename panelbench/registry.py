@@ -9,7 +9,7 @@ import pkgutil
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Registry:
 
     methods: Mapping[str, Method]
     broken: Mapping[str, Broken]
+    _digests: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def get(self, id: str) -> Method:
         """Return a method.
@@ -59,8 +60,10 @@ class Registry:
         """Digest of the code behind a method, without comments and docstrings."""
         if id in self.broken:
             return self.broken[id].source
-        method = self.get(id)
-        return source_digest(module_sources(method.module, method.helpers))
+        if id not in self._digests:
+            method = self.get(id)
+            self._digests[id] = source_digest(module_sources(method.module, method.helpers))
+        return self._digests[id]
 
 
 def discover(methods_dirs: Iterable[Path] = ()) -> Registry:

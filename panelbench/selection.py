@@ -43,7 +43,10 @@ def perform(job: Mapping[str, Any], tools: Toolbox) -> Measured:
     -------
     Result (ranking, scores, info), arrays of the predictor and what it cost.
     """
-    method = discover([Path(item) for item in job["methods_dirs"]]).get(job["method"])
+    registry = discover([Path(item) for item in job["methods_dirs"]])
+    method = registry.get(job["method"])
+    if registry.source_digest(method.id) != job["identity"]["source"]:
+        raise MethodError("its code was changed after the run was planned; run again")
     params = make_params(method, job["params"])
     device = resolve_device(method, job["device"])
     cells, validation = tools.training_cells()

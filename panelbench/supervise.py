@@ -159,6 +159,8 @@ class Worker:
             for message in self._messages():
                 if "started" in message:
                     self._child = message["started"]
+                    # The limit is on the run, not on the loading of libraries before it.
+                    start = time.monotonic()
                 elif "progress" in message:
                     progress(*message["progress"])
                 elif "done" in message:

@@ -1,0 +1,227 @@
+"""Keys: equal for equal questions, different for every change that can change an answer."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from panelbench.config import SuiteSpec, parse
+from panelbench.data.catalogue import find_catalogue, load_catalogue
+from panelbench.keys import canonical, digest, module_sources, normalised_source, source_digest
+from panelbench.plan import make_plan
+from panelbench.registry import Registry, discover
+from panelbench.runs import Plan
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(), json_values))
+def test_order_of_keys_does_not_matter(value: dict[str, Any]) -> None:
+    items = list(value.items())
+    random.Random(0).shuffle(items)
+    assert canonical(dict(items)) == canonical(value)
+
+
+@given(json_values, json_values)
+def test_different_values_have_different_keys(left: Any, right: Any) -> None:
+    assert (canonical(left) == canonical(right)) == (digest(left) == digest(right))
+
+
+def test_numbers_that_look_alike_are_told_apart() -> None:
+    assert len({digest(v) for v in ([1, 5], [1.5], ["1", "5"], [1.0, 5], 15, "15")}) == 6
+
+
+def test_nan_is_refused() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        digest({"x": float("nan")})
+
+
+# -- source --------------------------------------------------------------------------------
+
+
+def test_comments_docstrings_and_layout_do_not_count() -> None:
+    plain = "def f(x):\n    return x + 1\n"
+    dressed = '"""Doc."""\n# why\ndef f(x):\n    """Do."""\n\n    return (x + 1)  # so\n'
+    assert normalised_source(plain) == normalised_source(dressed)
+    assert normalised_source(plain) != normalised_source(plain.replace("1", "2"))
+
+
+def test_a_string_that_is_a_value_counts() -> None:
+    assert normalised_source("x = 'a'") != normalised_source("x = 'b'")
+
+
+def _package(folder: Path, helper: str) -> Registry:
+    (folder / "deep").mkdir(parents=True, exist_ok=True)
+    (folder / "deep" / "__init__.py").write_text("from .method import select\n")
+    (folder / "deep" / "method.py").write_text(
+        "from panelbench.method import Selection, method\n"
+        "from .inner import order\n"
+        "@method('deep')\n"
+        "def select(task, params):\n"
+        "    return Selection(ranking=order(task))\n"
+    )
+    (folder / "deep" / "inner.py").write_text(helper)
+    return discover([folder])
+
+
+def test_every_file_of_a_method_package_counts(tmp_path: Path) -> None:
+    registry = _package(tmp_path, "def order(task):\n    return list(task.genes)\n")
+    before = registry.source_digest("deep")
+    files = {p.name for p in module_sources(registry.get("deep").module)}
+    assert files == {"__init__.py", "method.py", "inner.py"}
+    (tmp_path / "deep" / "inner.py").write_text("def order(task):\n    return task.genes[::-1]\n")
+    assert registry.source_digest("deep") != before
+
+
+def test_imported_helpers_of_the_suite_count_and_the_contract_does_not() -> None:
+    files = {p.name for p in module_sources(discover().get("rf-importance").module)}
+    assert "ranking.py" in files
+    assert "method.py" not in files
+
+
+def test_digest_does_not_depend_on_the_order_of_files(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.py", tmp_path / "b.py"]
+    for path in paths:
+        path.write_text(f"x = '{path.name}'\n")
+    assert source_digest(paths) == source_digest(reversed(paths))
+
+
+# -- the keys of a plan --------------------------------------------------------------------
+
+DATA = "pbmc68k-reduced"
+SUITE = {
+    "name": "t",
+    "datasets": [{"dataset": DATA, "tasks": ["bulk_labels"]}],
+    "methods": ["mrmr-f", "random", "rf-importance"],
+    "ks": [4, 8],
+    "seeds": [0, 1],
+    "evaluators": ["rf", "knn"],
+}
+
+
+def _plan(checksum: str = "a", **changes: Any) -> Plan:
+    suite = parse(SuiteSpec, {**SUITE, **changes}, "test")
+    catalogue = load_catalogue(find_catalogue(Path(__file__).parent.parent / "datasets.yaml"))
+    return make_plan(suite, catalogue, discover(), lambda spec: checksum)
+
+
+def _keys(plan: Plan) -> tuple[set[str], set[str]]:
+    return {r.key for r in plan.selections}, {r.key for r in plan.evaluations}
+
+
+def test_each_field_of_an_identity_changes_the_key() -> None:
+    plan = _plan()
+    for run in (plan.selections[0], plan.evaluations[0]):
+        for name in run.identity:
+            flipped = {**run.identity, name: "something else"}
+            assert digest(flipped) != run.key, name
+        assert digest(dict(run.identity)) == run.key
+
+
+def test_shuffled_plan_has_the_same_keys() -> None:
+    shuffled = {
+        name: list(reversed(value)) if isinstance(value, list) else value
+        for name, value in SUITE.items()
+    }
+    assert _keys(_plan()) == _keys(_plan(**shuffled))
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "data": {"checksum": "b"},
+    "recipe": {"datasets": [{"dataset": DATA, "recipe": [{"filter_genes": {"min_cells": 9}}]}]},
+    "split": {"datasets": [{"dataset": DATA, "split": {"test": 0.3}}]},
+    "task": {"datasets": [{"dataset": DATA, "tasks": ["phase"]}]},
+    "seed": {"seeds": [5]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_can_change_a_ranking_changes_every_key(name: str) -> None:
+    select, evaluate = _keys(_plan())
+    changed = _keys(_plan(**CHANGES[name]))
+    supervised = {r.key for r in _plan(**CHANGES[name]).selections if r.tasks}
+    assert not (select & (supervised if name == "task" else changed[0]))
+    assert not (evaluate & changed[1])
+
+
+def test_a_parameter_changes_only_its_method() -> None:
+    forest = {"method": "rf-importance", "params": {"n_estimators": 7}}
+    plan, other = _plan(), _plan(methods=["mrmr-f", "random", forest])
+    changed = {r.method for r in other.selections if r.key not in _keys(plan)[0]}
+    assert changed == {"rf-importance"}
+
+
+def test_a_default_given_explicitly_changes_nothing() -> None:
+    default = next(r for r in _plan().selections if r.method == "rf-importance").params
+    other = _plan(
+        methods=["mrmr-f", "random", {"method": "rf-importance", "params": dict(default)}]
+    )
+    assert _keys(_plan()) == _keys(other)
+
+
+def test_k_is_no_part_of_a_nested_selection_but_of_its_evaluations() -> None:
+    plan, other = _plan(), _plan(ks=[4, 16])
+    assert _keys(plan)[0] == _keys(other)[0]
+    shared = {r.k for r in other.evaluations if r.key in _keys(plan)[1]}
+    assert shared == {4}
+
+
+def test_evaluator_parameters_change_evaluations_only() -> None:
+    other = _plan(evaluators=[{"evaluator": "rf", "params": {"n_estimators": 7}}])
+    assert _keys(_plan())[0] == _keys(other)[0]
+    assert not _keys(_plan())[1] & _keys(other)[1]
+
+
+def test_noise_changes_supervised_selections_only() -> None:
+    noisy = _plan(noise={"fraction": 0.2, "variant": "select"})
+    same = {r.method for r in noisy.selections if r.key in _keys(_plan())[0]}
+    assert same == {"random"}
+    both = _plan(noise={"fraction": 0.2, "variant": "both"})
+    assert _keys(both)[0] == _keys(noisy)[0]
+    assert not _keys(both)[1] & _keys(noisy)[1]
+
+
+def test_labels_and_limits_are_in_no_key() -> None:
+    other = _plan(
+        title="T",
+        methods=[{"method": "mrmr-f", "label": "M"}, "random", "rf-importance"],
+        limits={"time": 5},
+    )
+    assert _keys(_plan()) == _keys(other)
+
+
+def test_version_changes_the_key() -> None:
+    registry = discover()
+    raised = {**registry.methods, "random": replace(registry.methods["random"], version=99)}
+    catalogue = load_catalogue(find_catalogue(Path(__file__).parent.parent / "datasets.yaml"))
+    suite = parse(SuiteSpec, SUITE, "test")
+    other = make_plan(suite, catalogue, Registry(raised, {}), lambda spec: "a")
+    changed = {r.method for r in other.selections if r.key not in _keys(_plan())[0]}
+    assert changed == {"random"}
+
+
+def test_number_of_models_is_that_of_the_papers_table() -> None:
+    plan = _plan(
+        datasets=[{"dataset": "pbmc3k"}], methods=["seurat", "mrmr-f"], ks=[64], seeds=[0],
+        evaluators=["rf"],
+    )  # fmt: skip
+    fitted = {
+        method: sum(r.method == method for r in plan.selections)
+        + sum(r.select.method == method for r in plan.evaluations)
+        for method in ("seurat", "mrmr-f")
+    }
+    assert fitted == {"seurat": 4, "mrmr-f": 6}

@@ -1,0 +1,115 @@
+"""Helpers of the tests: a small data file, small methods, a place to run commands in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def write_h5ad(path: Path, *, cells: int = 120, genes: int = 40, seed: int = 0) -> Path:
+    """Write counts with three types, each with four marker genes, as an .h5ad."""
+    import anndata
+    import pandas as pd
+    from scipy import sparse
+
+    rng = np.random.default_rng(seed)
+    types = np.arange(cells) % 3
+    rates = rng.gamma(2.0, 0.4, size=genes) * np.ones((cells, 1))
+    for code in range(3):
+        rates[np.ix_(types == code, range(4 * code, 4 * code + 4))] *= 6
+    counts = rng.poisson(rates).astype(np.float32)
+    obs = pd.DataFrame(
+        {
+            "cell_type": pd.Categorical([f"type {c}" for c in types]),
+            "state": pd.Categorical(rng.choice(["rest", "cycle"], size=cells)),
+            "donor": [f"d{i % 4}" for i in range(cells)],
+        },
+        index=[f"cell{i}" for i in range(cells)],
+    )
+    var = pd.DataFrame(index=[f"g{i}" for i in range(genes)])
+    anndata.AnnData(X=sparse.csr_matrix(counts), obs=obs, var=var).write_h5ad(path)
+    return path
+
+
+def method_source(id: str, body: str, declared: str = "nested=True") -> str:
+    """Source of a module with one method; `body` is the inside of its function."""
+    head = f'''
+        """A method of the tests."""
+        import numpy as np
+        from panelbench.method import Selection, Task, method
+
+        @method("{id}", {declared})
+        def select(task, params):
+            """Do as the test wants."""
+        '''
+    return textwrap.dedent(head) + textwrap.indent(textwrap.dedent(body).strip(), "    ") + "\n"
+
+
+IN_ORDER = "return Selection(ranking=task.genes.tolist())"
+
+
+@dataclass
+class Result:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output as JSON."""
+        return json.loads(self.out)
+
+
+class Bench:
+    """Runs the command line in a folder with results, a cache and methods of its own."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder, self.data = folder, data
+        self.results = folder / "results"
+        self.methods = folder / "methods"
+        self.methods.mkdir(exist_ok=True)
+
+    def add_method(self, id: str, body: str = IN_ORDER, declared: str = "nested=True") -> Path:
+        """Write a method module."""
+        path = self.methods / f"{id.replace('-', '_')}.py"
+        path.write_text(method_source(id, body, declared))
+        return path
+
+    def command(self, *args: str) -> list[str]:
+        """The command line of a call."""
+        return [sys.executable, "-m", "panelbench.cli", *args]
+
+    def environment(self) -> dict[str, str]:
+        """Environment of a call."""
+        return {**os.environ, "PANELBENCH_CACHE": str(self.folder / "cache")}
+
+    def call(self, *args: str, timeout: float = 240) -> Result:
+        """Run the command line."""
+        found = subprocess.run(
+            self.command(*args),
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Result(found.returncode, found.stdout, found.stderr)
+
+    def own(self, *args: str) -> list[str]:
+        """Options of a run on the small data file with the folder's methods."""
+        return ["--data", str(self.data), "--label", "cell_type", "--methods-dir", "methods", *args]
+
+    def records(self) -> list[Path]:
+        """All record files."""
+        return sorted(self.results.glob("runs/*/*/*/*.json"))
