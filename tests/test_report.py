@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +21,12 @@ import pytest
 from panelbench.config import SuiteSpec
 from panelbench.errors import ConfigError, UnknownName
 from panelbench.report import build, terminal_table
-from panelbench.report.grid import Grid, markdown
+from panelbench.report.grid import Grid, markdown, to_csv
 from panelbench.report.latex import escape, latex
 from panelbench.report.panels import panels
 from panelbench.report.published import COLUMNS, beside, read
 from panelbench.report.summary import Entrant, Summary
-from panelbench.report.tables import metric_grid, specs
+from panelbench.report.tables import RECORD_COLUMNS, metric_grid, specs
 from panelbench.results import Results, Row
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
@@ -136,6 +138,14 @@ def _score(dataset: str, row: Row, task: str, k: int, seed: int, select_key: str
     }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the report of the fake results as they are."""
+    folder = tmp_path_factory.mktemp("report")
+    build(fake_results(), folder, REFERENCE)
+    return folder
+
+
 def grid_of(results: Results, number: int = 0) -> Grid:
     summary = Summary(results)
     return metric_grid(summary, specs(summary)[number])
@@ -201,7 +211,7 @@ def test_an_uncut_control_fills_every_k_with_a_footnote() -> None:
     grid = grid_of(fake_results())
     control = next(row for row in grid.rows if row[0].text == "All genes")
     assert [control[i].text for i in (1, 2, 3)] == ["94.9 ± 1.0"] * 3
-    assert "keeps all genes" in grid.notes[control[0].notes[0] - 1]
+    assert "Keeps all genes" in grid.notes[control[0].notes[0] - 1]
 
 
 def test_a_method_that_lost_a_seed_shows_how_many_and_does_not_compete() -> None:
@@ -210,13 +220,13 @@ def test_a_method_that_lost_a_seed_shows_how_many_and_does_not_compete() -> None
     cells = column(grid, "cell_types_25", "k = 64")
     assert cells["YOTO"].mark == ""
     assert cells["PERSIST†"].mark == "best"
-    assert grid.notes[cells["YOTO"].notes[0] - 1] == "2 of 3 seeds (timeout: limit of 60 s)"
+    assert grid.notes[cells["YOTO"].notes[0] - 1] == "2 of 3 seeds (timed out: limit of 60 s)"
 
 
 @pytest.mark.parametrize(
     ("status", "reason", "note"),
     [
-        ("oom", "held 20 GB, 16 GB allowed", "Oom: held 20 GB, 16 GB allowed"),
+        ("oom", "held 20 GB, 16 GB allowed", "Out of memory: held 20 GB, 16 GB allowed"),
         ("failed", "ValueError: X\nTraceback", "Failed: ValueError: X"),
         ("missing", "", "Not run yet"),
         ("skipped", "needs counts", "Skipped: needs counts"),
@@ -299,9 +309,10 @@ def test_two_tables_of_one_name_are_an_error(tmp_path: Path) -> None:
         build(fake_results({"tables": [{"name": "same"}, {"name": "same"}]}), tmp_path)
 
 
-def test_csv_carries_all_metrics_with_their_number_of_seeds(tmp_path: Path) -> None:
-    build(fake_results(change=no_score("failed", "no", variant="yoto", seed=2)), tmp_path)
-    lines = list(csv.DictReader((tmp_path / "tables/f1-macro.csv").open()))
+def test_csv_carries_all_metrics_with_their_number_of_seeds() -> None:
+    results = fake_results(change=no_score("failed", "no", variant="yoto", seed=2))
+    text = to_csv(grid_of(results).records, RECORD_COLUMNS)
+    lines = list(csv.DictReader(io.StringIO(text)))
     chosen = [
         x for x in lines if (x["method"], x["task"], x["k"]) == ("yoto", "cell_types_25", "64")
     ]
@@ -315,28 +326,43 @@ def test_csv_carries_all_metrics_with_their_number_of_seeds(tmp_path: Path) -> N
     ]  # fmt: skip
 
 
-def test_the_report_does_not_depend_on_the_order_of_the_records_or_the_day(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+ANOTHER_DAY = """
+import importlib.util, pathlib, sys, time
+from dataclasses import replace
+
+time.time = lambda: 86400.0
+spec = importlib.util.spec_from_file_location("fakes", sys.argv[1])
+fakes = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(fakes)
+results = fakes.fake_results()
+shuffled = replace(
+    results,
+    scores=results.scores.sample(frac=1, random_state=1),
+    selections=results.selections.sample(frac=1, random_state=2),
+)
+fakes.build(shuffled, pathlib.Path(sys.argv[2]), fakes.REFERENCE)
+"""
+
+
+def test_the_report_does_not_depend_on_order_day_process_or_matplotlibrc(
+    tmp_path: Path, report: Path
 ) -> None:
-    suite = {"figures": [{"name": "f1"}], "tables": [{"name": "t"}]}
-    results = fake_results(suite, no_score("failed", "x", variant="persist", seed=0))
-    first = build(results, tmp_path / "a", REFERENCE)
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
-    shuffled = replace(
-        results,
-        scores=results.scores.sample(frac=1, random_state=1),
-        selections=results.selections.sample(frac=1, random_state=2),
-    )
-    second = build(shuffled, tmp_path / "b", REFERENCE)
-    names = [path.relative_to(tmp_path / "a") for path in first]
-    assert names == [path.relative_to(tmp_path / "b") for path in second]
-    assert {path.suffix for path in first} == {".md", ".tex", ".csv", ".svg", ".png", ".html"}
+    (tmp_path / "matplotlibrc").write_text("font.size: 20\nsvg.fonttype: none\n")
+    environment = os.environ | {
+        "PYTHONHASHSEED": "5", "SOURCE_DATE_EPOCH": "86400", "MATPLOTLIBRC": str(tmp_path),
+        "TZ": "Pacific/Apia",
+    }  # fmt: skip
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", ANOTHER_DAY, __file__, str(out)]
+    subprocess.run(command, check=True, env=environment, timeout=120)
+    names = {path.relative_to(report) for path in report.rglob("*") if path.is_file()}
+    assert names == {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
+    assert {path.suffix for path in names} == {".md", ".tex", ".csv", ".svg", ".png", ".html"}
     for name in names:
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
-    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+        assert (report / name).read_bytes() == (out / name).read_bytes(), name
 
 
-def test_costs_stay_out_of_the_metric_tables(tmp_path: Path) -> None:
+def test_costs_stay_out_of_the_metric_tables(tmp_path: Path, report: Path) -> None:
     results = fake_results()
     slower = replace(
         results,
@@ -345,14 +371,13 @@ def test_costs_stay_out_of_the_metric_tables(tmp_path: Path) -> None:
             seconds=77.0, started="2030-01-01T00:00:00Z", host="elsewhere"
         ),
     )
-    files = build(results, tmp_path / "a")
-    build(slower, tmp_path / "b")
+    files = build(slower, tmp_path, REFERENCE)
     same = [f for f in files if f.name not in ("report.html", "cost.md", "cost.csv")]
     assert len(same) > 10
     for path in same:
-        other = tmp_path / "b" / path.relative_to(tmp_path / "a")
+        other = report / path.relative_to(tmp_path)
         assert path.read_bytes() == other.read_bytes(), path.name
-    assert "77.0" in (tmp_path / "b/cost.md").read_text()
+    assert "77.0" in (tmp_path / "cost.md").read_text()
 
 
 def test_the_page_is_self_contained_and_escapes_what_it_shows(tmp_path: Path) -> None:
@@ -445,9 +470,8 @@ def test_the_terminal_table_holds_the_first_table() -> None:
     assert "74.2 ± 1.0" in text
 
 
-def test_properties_are_the_papers_table_1(tmp_path: Path) -> None:
-    build(fake_results(), tmp_path)
-    lines = {x["Method"]: x for x in csv.DictReader((tmp_path / "methods.csv").open())}
+def test_properties_are_the_papers_table_1(report: Path) -> None:
+    lines = {x["Method"]: x for x in csv.DictReader((report / "methods.csv").open())}
     assert lines["YOTO"]["Task type"] == "multi-task"
     assert lines["YOTO"]["End-to-end"] == "yes"
     assert lines["PERSIST"]["Sparse selection"] == "no"
@@ -462,12 +486,14 @@ def test_panels_of_a_nested_ranking_are_cut_at_every_k_and_controls_have_none() 
     assert all(len(panel) == g.k for g, seeds in found.items() for panel in seeds.values())
 
 
-def test_stability_of_random_panels_is_near_zero(tmp_path: Path) -> None:
-    build(fake_results(), tmp_path)
-    lines = list(csv.DictReader((tmp_path / "stability.csv").open()))
+def test_stability_of_random_panels_is_near_zero(report: Path) -> None:
+    lines = list(csv.DictReader((report / "stability.csv").open()))
     values = [float(line["stability"]) for line in lines if line["k"] == "64"]
     assert abs(np.mean(values)) < 0.1
-    assert (tmp_path / "overlap-visp.csv").exists()
+    overlap = list(csv.DictReader((report / "overlap-visp.csv").open()))
+    # 64 of 200 genes at random: 20 in common of 108.
+    assert float(overlap[0]["YOTO"]) == pytest.approx(20.5 / 107.5, abs=0.06)
+    assert overlap[0]["Seurat"] == "1.00"
 
 
 def test_published_numbers_stand_beside_ours_when_the_protocol_is_the_same() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from panelbench.errors import ConfigError
 from panelbench.metrics import Metric, metric
-from panelbench.report import figures, tables
+from panelbench.report import figures, page_figures, tables
 from panelbench.report.classes import class_details
 from panelbench.report.grid import Grid, markdown, rich_table, to_csv
 from panelbench.report.html import Page, Picture, render
@@ -48,10 +48,10 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     Returns
     -------
     The files written: ``tables/<name>.{md,tex,csv}`` and ``figures/<name>.{svg,png}`` for each
-    table and figure of the suite; ``methods``, ``ranks``, ``stability``,
-    ``overlap-<data set>``, ``cost``, ``failures`` and ``published`` (``.md`` and ``.csv``,
-    ``.tex`` for methods and ranks, ``.svg`` and ``.png`` for ranks) and ``report.html``. Only ``cost``, ``failures`` and the page hold anything that
-    differs between two executions of the same runs.
+    table and figure of the suite; ``methods``, ``ranks``, ``stability``, ``overlap-<data set>``,
+    ``cost``, ``failures`` and ``published`` (``.md`` and ``.csv``; ``.tex`` for methods and
+    ranks; ``.svg`` and ``.png`` for ranks); ``report.html``. Only ``cost``, ``failures`` and the
+    page hold anything that differs between two executions of the same runs.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
         cost_figure = _cost_figure(summary, main, cost)
         curves = [
             Picture(title, figures.save(figure)["svg"])
-            for title, figure in figures.curves(records(results.selections))
+            for title, figure in page_figures.curves(records(results.selections))
         ]
     for name, (_, images) in {**drawn, **diagram}.items():
         files |= {f"{name}.{suffix}": data for suffix, data in images.items()}
@@ -173,7 +173,7 @@ def _diagram(main: Metric, compared: Comparison | None) -> Drawn:
 
 
 def _cost_figure(summary: Summary, main: Metric, cost: Grid) -> Picture | None:
-    figure = figures.cost_against_quality(summary, cost.records, main, figures.Looks(summary))
+    figure = page_figures.cost_against_quality(summary, cost.records, main, figures.Looks(summary))
     title = f"{main.label} against the time of one selection, mean over seeds and tasks"
     return Picture(title, figures.save(figure)["svg"]) if figure is not None else None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from panelbench.config import FigureSpec
 from panelbench.errors import UnknownName
 from panelbench.metrics import Metric, metric
 from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Summary
-from panelbench.stats import Comparison
+from panelbench.stats import Comparison, cliques
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +48,9 @@ def style() -> Iterator[None]:
     }
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(ours)
+        # Typed as a dictionary of literal keys, which a plain dictionary is not.
+        parameters: Any = mpl.rcParams
+        parameters.update(ours)
         yield
 
 
@@ -209,14 +210,15 @@ def _lines(
         ax.set_title(_title(summary, panel))
         ax.set_xlabel("genes in the panel (k)")
         ax.set_ylabel(axis_label(item))
-    _blank(axes.flat[len(panels) :])
-    _legend(figure, handles, columns)
+    blank(axes.flat[len(panels) :])
+    legend(figure, handles, columns)
     if spec.title:
         figure.suptitle(spec.title)
     return figure
 
 
-def _legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
+def legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
+    """One legend for all panels of a figure, below them."""
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center",
         ncols=max(1, min(len(handles), 2 * columns)), fontsize=8, handlelength=3,
@@ -248,127 +250,47 @@ def _dots(
         ax.set_ylim(len(entrants) - 0.5, -0.5)
         ax.set_title(_title(summary, panel))
         ax.set_xlabel(axis_label(item) + "".join(f", k = {k}" for k in summary.ks))
-    _blank(axes.flat[len(panels) :])
+    blank(axes.flat[len(panels) :])
     if spec.title:
         figure.suptitle(spec.title)
     return figure
 
 
 def critical_difference(found: Comparison) -> Figure | None:
-    """Mean ranks on a line; bars join methods that cannot be told apart. None if not tested."""
+    """Mean ranks, best on top; bars join methods that cannot be told apart. None if not tested.
+
+    The critical-difference diagram of Demšar 2006 turned by a quarter, which leaves room for
+    the names of many methods.
+    """
     from matplotlib.figure import Figure
-    from scikit_posthocs import critical_difference_diagram
+    from matplotlib.ticker import MaxNLocator
 
     if found.pairwise is None:
         return None
-    ranks = found.mean_rank
-    figure = Figure(figsize=(7.5, 1.0 + 0.17 * len(ranks)))
+    names, ranks = list(found.mean_rank.index), found.mean_rank.to_numpy()
+    bars = cliques(found)
+    figure = Figure(figsize=(5.2 + 0.14 * len(bars), 0.9 + 0.26 * len(names)), layout="constrained")
     ax = figure.subplots()
-    critical_difference_diagram(
-        ranks.to_dict(),
-        found.pairwise,
-        ax=ax,
-        label_fmt_left="{label}  ({rank:.2f})",
-        label_fmt_right="({rank:.2f})  {label}",
-        text_h_margin=0.05,
-        crossbar_props={"color": GREY, "linewidth": 3},
-    )
+    rows = range(len(names))
+    ax.hlines(rows, 1, ranks, color="#d1d5db", linewidth=1.2)
+    ax.plot(ranks, rows, "o", color=COLOURS[0], markersize=6)
+    for row, rank in zip(rows, ranks, strict=True):
+        ax.annotate(f"{rank:.2f}", (rank, row), (6, 0), textcoords="offset points", va="center")
+    step = 0.045 * (len(names) - 1)
+    for i, bar in enumerate(bars):
+        first, last = names.index(bar[0]), names.index(bar[-1])
+        place = len(names) + step * (i + 3)
+        ax.plot([place, place], [first - 0.25, last + 0.25], color=GREY, linewidth=3)
+    ax.set_yticks(rows, names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_xlim(left=1 - step)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     ax.grid(visible=False)
+    ax.set_xlabel("mean rank (1 = best)")
     return figure
 
 
-def cost_against_quality(
-    summary: Summary, costs: Sequence[Mapping[str, Any]], item: Metric, looks: Looks
-) -> Figure | None:
-    """Mean selection time against the mean metric at the largest k, one panel per data set."""
-    from matplotlib.figure import Figure
-
-    if not summary.ks or not costs:
-        return None
-    seconds = {(line["dataset"], line["method"]): line["select_seconds"] for line in costs}
-    entrants = summary.entrants
-    largest = summary.ks[-1]
-    scale = 100 if item.percent else 1
-    points: dict[str, list[tuple[Entrant, float, float]]] = {}
-    for dataset in summary.datasets:
-        for entrant in entrants:
-            means = [
-                score.mean(item.id)
-                for task in summary.tasks[dataset]
-                if (score := summary.get(Place(dataset, task, largest), entrant))
-            ]
-            means = [mean for mean in means if np.isfinite(mean)]
-            time = seconds.get((dataset, entrant.variant), float("nan"))
-            if means and np.isfinite(time):
-                point = (entrant, max(time, 1e-3), scale * float(np.mean(means)))
-                points.setdefault(dataset, []).append(point)
-    if not points:
-        return None
-    columns = min(3, len(points))
-    rows = -(-len(points) // columns)
-    figure = Figure(figsize=(3.6 * columns + 0.6, 3.1 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    handles: dict[str, Any] = {}
-    for ax, (dataset, found) in zip(axes.flat, points.items(), strict=False):
-        for entrant, time, mean in found:
-            look = looks.of(entrant, summary.evaluators) | {"linestyle": "none"}
-            (dot,) = ax.plot([time], [mean], markersize=8, **look)
-            handles[summary.label(entrant, entrants)] = dot
-        ax.set_xscale("log")
-        ax.set_title(dataset)
-        ax.set_xlabel("seconds per selection")
-        ax.set_ylabel(f"{axis_label(item)}, k = {largest}")
-    _blank(axes.flat[len(points) :])
-    _legend(figure, handles, columns)
-    return figure
-
-
-def curves(selections: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
-    """Training curves of the methods that recorded any: (title, figure), one per data set.
-
-    A selection's ``info["curves"]`` maps names to lists of numbers, one per epoch; every name
-    gets a panel, every run a line, coloured by k.
-    """
-    from matplotlib.figure import Figure
-
-    def place(line: Mapping[str, Any]) -> tuple[str, str, str]:
-        return str(line["dataset"]), str(line["label"]), str(line["variant"])
-
-    with_curves = [line for line in selections if _curves_of(line)]
-    with_curves.sort(key=lambda line: (*place(line), line["tasks"], line["k"], line["seed"]))
-    drawn = []
-    for (dataset, label, _), group in groupby(with_curves, key=place):
-        lines = list(group)
-        names = sorted({name for line in lines for name in _curves_of(line)})
-        ks = sorted({int(line["k"]) for line in lines})
-        columns = min(3, len(names))
-        rows = -(-len(names) // columns)
-        figure = Figure(figsize=(3.4 * columns + 0.6, 2.5 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-        handles: dict[str, Any] = {}
-        for ax, name in zip(axes.flat, names, strict=False):
-            for line in lines:
-                values = _curves_of(line).get(name, [])
-                colour = COLOURS[ks.index(int(line["k"])) % len(COLOURS)]
-                if values:
-                    epochs = range(1, len(values) + 1)
-                    (handle,) = ax.plot(epochs, values, color=colour, alpha=0.8, linewidth=1)
-                    handles[f"k = {line['k']}"] = handle
-            ax.set_title(name)
-            ax.set_xlabel("epoch")
-        _blank(axes.flat[len(names) :])
-        _legend(figure, handles, columns)
-        drawn.append((f"{label}, {dataset}", figure))
-    return drawn
-
-
-def _blank(axes: Iterable[Axes]) -> None:
+def blank(axes: Iterable[Axes]) -> None:
+    """Hide the panels of a figure that nothing is drawn in."""
     for ax in axes:
         ax.set_visible(False)
-
-
-def _curves_of(line: Mapping[str, Any]) -> dict[str, list[float]]:
-    found = dict(line["info"] or {}).get("curves")
-    if not isinstance(found, Mapping):
-        return {}
-    return {str(name): list(values) for name, values in found.items() if len(values)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -139,9 +140,8 @@ def markdown(grid: Grid) -> str:
 
 def _markdown_text(text: str) -> str:
     flat = " ".join(text.split())
-    for sign in "\\|*_`<[]":
-        flat = flat.replace(sign, "\\" + sign)
-    return flat
+    # An underscore inside a word is plain text, as in cell_type.
+    return re.sub(r"[\\|*`<\[\]]|(?<!\w)_|_(?!\w)", lambda match: "\\" + match[0], flat)
 
 
 def _markdown_cell(cell: Cell) -> str:

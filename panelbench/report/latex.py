@@ -40,6 +40,7 @@ def latex(grid: Grid) -> str:
         r"\centering",
         rf"\caption{{{title}{'. ' + caption if caption else ''}}}",
         rf"\label{{tab:{label}}}",
+        r"\par\smallskip",
         r"\small",
         *tabular,
     ]

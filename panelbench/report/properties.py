@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from panelbench.report.grid import Grid
-from panelbench.report.summary import KEEPS_ALL, Summary, brief, evaluator_label, records
+from panelbench.report.summary import KEEPS_ALL, STATUS, Summary, brief, evaluator_label, records
 from panelbench.results import Results
 
 
@@ -89,7 +89,7 @@ def failures_grid(summary: Summary) -> Grid:
             _label(summary, method),
             dataset,
             stage,
-            "not run yet" if status == "missing" else status,
+            STATUS.get(status, status),
             str(len(group)),
             ", ".join(sorted({str(run["tasks"]) for run in group if run["tasks"]})) or "–",
             _ks(run["k"] for run in group),
@@ -185,8 +185,8 @@ def cost_grid(summary: Summary) -> Grid:
         for line in lines
     ]
     columns = (
-        "Method", "Data set", "Selections", "Seconds", "CPU seconds", "Peak memory, MB",
-        "GPU memory, MB", "Evaluations", "Seconds each", "Seconds in all",
+        "Method", "Data set", "Selections", "Seconds", "CPU seconds", "Peak MB", "GPU MB",
+        "Evaluations", "Seconds each", "Seconds in all",
     )  # fmt: skip
     return Grid.plain(
         "cost",

@@ -16,6 +16,14 @@ from panelbench.results import Results, Row
 if TYPE_CHECKING:
     import pandas as pd
 
+STATUS = {
+    "missing": "not run yet",
+    "oom": "out of memory",
+    "timeout": "timed out",
+    "lost": "lost without a record",
+}
+"""Statuses in words, where they are not words already."""
+
 KEEPS_ALL = 0
 """The k of a panel that is not cut."""
 
@@ -46,7 +54,7 @@ class Problem:
     seeds: tuple[int, ...]
 
     def __str__(self) -> str:
-        text = "not run yet" if self.status == "missing" else self.status
+        text = STATUS.get(self.status, self.status)
         reason = brief(self.reason)
         if not reason or reason.lower() == text:
             return text

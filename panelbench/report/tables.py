@@ -10,7 +10,7 @@ from panelbench.config import TableSpec
 from panelbench.errors import UnknownName
 from panelbench.metrics import METRICS, Metric, metric
 from panelbench.report.grid import Cell, Grid, Mark
-from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Score, Summary
+from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Score, Summary, evaluator_label
 
 Column = tuple[Place, Metric]
 
@@ -55,12 +55,13 @@ def metric_grid(summary: Summary, spec: TableSpec) -> Grid:
     notes = _Notes()
     body: list[list[Cell]] = []
     for entrant in entrants:
-        cells = [_cell(summary.get(place, entrant), item, notes) for place, item in columns]
-        body.append([_label(summary, entrant, entrants, notes), *cells])
+        row = [_label(summary, entrant, entrants, notes)]
+        row += [_cell(summary.get(place, entrant), item, notes) for place, item in columns]
+        body.append(row)
     for i, (place, item) in enumerate(columns, start=1):
         for number, mark in _marks(summary, entrants, place, item).items():
             body[number][i] = replace(body[number][i], mark=mark)
-    header, fixed = _header(summary, columns)
+    header, fixed = _header(columns, named=not spec.title)
     if spec.n_models:
         header = (*header, ("",) * (len(header[0]) - 1) + ("#models",))
         for row, entrant in zip(body, entrants, strict=True):
@@ -131,9 +132,12 @@ def _columns(summary: Summary, spec: TableSpec) -> list[Column]:
 
 
 def _header(
-    summary: Summary, columns: Sequence[Column]
+    columns: Sequence[Column], named: bool
 ) -> tuple[tuple[tuple[str, ...], ...], list[str]]:
-    """Header levels for what varies, and the parts that are the same in all columns."""
+    """Header levels for what varies, and the parts that are the same in all columns.
+
+    The metric is no such part when the title already names it (`named`).
+    """
     texts = [
         (place.dataset, place.task, "all genes" if place.k == KEEPS_ALL else f"k = {place.k}",
          item.label)
@@ -150,7 +154,10 @@ def _header(
     fixed = [
         f"{noun} {texts[0][level]}" if level < 2 else texts[0][level]
         for level, noun in enumerate(nouns)
-        if columns and level not in shown and len({text[level] for text in texts}) == 1
+        if columns
+        and level not in shown
+        and not (named and level == 3)
+        and len({text[level] for text in texts}) == 1
     ]
     stub = ("",) * (max(len(shown), 1) - 1) + ("Method",)
     return (stub, *(tuple(text[level] for level in shown) for text in texts)), fixed
@@ -174,20 +181,40 @@ def _caption(
     ]
     if fixed:
         parts.append((text := ", ".join(fixed))[:1].upper() + text[1:])
+    parts.append(_scored_by(summary, entrants))
     noise = summary.results.suite.noise
     if noise:
         where = {"both": "selection and classifier train", "select": "the selection trains"}
         parts.append(f"{where[noise.variant].capitalize()} with {noise.fraction:.0%} noisy labels")
+    if any(
+        (score := summary.get(place, entrant)) and len(score.values(item.id)) < score.planned
+        for place, item in columns
+        for entrant in entrants
+    ):
+        parts.append("A row with fewer seeds than others does not compete")
     if any(summary.leaky(entrant) for entrant in entrants):
         parts.append("† the method's own predictor, which reads more than the panel's genes")
-    return ". ".join(parts) + "."
+    return ". ".join(part for part in parts if part) + "."
+
+
+def _scored_by(summary: Summary, entrants: Sequence[Entrant]) -> str:
+    """Which models scored the panels, where the names of the rows do not say."""
+    own = [e for e in entrants if e.evaluator.startswith("builtin")]
+    downstream = dict.fromkeys(e.evaluator for e in entrants if e not in own)
+    names = " and ".join(map(evaluator_label, downstream))
+    if own and downstream:
+        rows = ", ".join(summary.label(entrant, entrants) for entrant in own)
+        return f"Panels scored by {names}; {rows}: by the method's own predictor"
+    if not entrants:
+        return ""
+    return f"Panels scored by {names}" if names else "Scored by the methods' own predictors"
 
 
 def _label(summary: Summary, entrant: Entrant, entrants: Sequence[Entrant], notes: _Notes) -> Cell:
     text = summary.label(entrant, entrants) + ("†" if summary.leaky(entrant) else "")
     if summary.competes(entrant):
         return Cell(text)
-    note = "keeps all genes: the same at every k, and no competitor for the best"
+    note = "Keeps all genes: the same at every k, and no competitor for the best"
     return Cell(text, notes=(notes.number(note),))
 
 
