@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from panelbench.errors import MethodError
 from panelbench.method import Selection, Task, method
+from panelbench.ranking import gene_variances, rank_by_score
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Params:
 
 @method("given", params=Params, label="Given panel", needs="prepared")
 def select(task: Task, params: Params) -> Selection:
-    """Rank the given genes in their order; all other genes follow as they lie in the data."""
+    """Rank the given genes in their order; all other genes follow by variance."""
     known = set(task.genes.tolist())
     unknown = [gene for gene in params.genes if gene not in known]
     if unknown:
@@ -34,5 +35,5 @@ def select(task: Task, params: Params) -> Selection:
         raise MethodError(f"{len(unknown)} genes of the panel are not in the data: {shown}{hint}")
     first = list(dict.fromkeys(params.genes))
     given = set(first)
-    rest = [gene for gene in task.genes.tolist() if gene not in given]
-    return Selection(ranking=[*first, *rest])
+    others = rank_by_score(task, gene_variances(task.X)).ranking
+    return Selection(ranking=[*first, *(gene for gene in others if gene not in given)])

@@ -177,7 +177,7 @@ def _dataset(dataset: Dataset, facts: Mapping[str, Any]) -> dict[str, Any]:
         "title": spec.title,
         "citation": spec.citation,
         "licence": spec.licence,
-        "markers": {name: list(genes) for name, genes in spec.markers.items()},
+        "markers": facts.get("markers"),
         "cells": facts.get("cells"),
         "genes": facts.get("genes"),
         "notes": facts.get("notes"),

@@ -146,7 +146,7 @@ def _with_keys(dataset: Dataset, checksum: str) -> Dataset:
         "reader_options": spec.reader_options,
         "recipe": recipe,
         "code": _code(files),
-        "libraries": library_versions(["scanpy", "anndata"]),
+        "libraries": library_versions(["anndata", "numpy", "scanpy"]),
     }
     key = digest(identity)
     split = {
@@ -156,6 +156,9 @@ def _with_keys(dataset: Dataset, checksum: str) -> Dataset:
         "group": spec.group,
         "stratify": spec.tasks[0].model_dump(mode="json") if spec.tasks else None,
         "code": _code(_SPLITTING),
+        # Highly variable genes of a fold come from scanpy with scikit-misc, splits from
+        # scikit-learn.
+        "libraries": library_versions(["scikit-learn", "scikit-misc"]),
     }
     labels = [task.model_dump(mode="json") for task in spec.tasks]
     return replace(

@@ -7,6 +7,10 @@ import numpy as np
 from panelbench.method import Matrix, Selection, Task
 
 
+_GENES = 512
+"""Genes that are turned into float64 at a time."""
+
+
 def gene_variances(X: Matrix) -> np.ndarray:
     """Population variance of each gene.
 
@@ -17,18 +21,22 @@ def gene_variances(X: Matrix) -> np.ndarray:
 
     Returns
     -------
-    float64 array of shape (n_genes,). Exactly 0 for a constant gene.
+    float64 array of shape (n_genes,). Exactly 0 for a constant gene, positive for any other.
     """
     if isinstance(X, np.ndarray):
-        spread = X.max(axis=0) > X.min(axis=0)
-        return np.asarray(X.var(axis=0, dtype=np.float64) * spread)
-    csc = X.tocsc()
-    mean = np.asarray(csc.mean(axis=0, dtype=np.float64)).ravel()
-    squares = csc.copy()
-    squares.data = squares.data.astype(np.float64) ** 2
-    second = np.asarray(squares.mean(axis=0)).ravel()
-    spread = np.asarray(csc.max(axis=0).toarray() != csc.min(axis=0).toarray()).ravel()
-    return np.asarray(np.maximum(second - mean**2, 0.0) * spread)
+        parts = [X[:, start : start + _GENES] for start in range(0, X.shape[1], _GENES)]
+        sums = np.concatenate([part.sum(axis=0, dtype=np.float64) for part in parts])
+        squares = np.concatenate([np.square(part, dtype=np.float64).sum(axis=0) for part in parts])
+        constant = X.max(axis=0) == X.min(axis=0)
+    else:
+        values = X.data.astype(np.float64)
+        sums = np.bincount(X.indices, weights=values, minlength=X.shape[1])
+        squares = np.bincount(X.indices, weights=values**2, minlength=X.shape[1])
+        constant = X.max(axis=0).toarray().ravel() == X.min(axis=0).toarray().ravel()
+    # Both forms add the cells up one by one in their order, so that an array and a CSR matrix of
+    # the same values have the same variances to the last bit, and tied genes the same order.
+    variances = squares / X.shape[0] - (sums / X.shape[0]) ** 2
+    return np.where(constant, 0.0, np.maximum(variances, np.finfo(np.float64).tiny))
 
 
 def score_order(scores: np.ndarray, variances: np.ndarray) -> np.ndarray:

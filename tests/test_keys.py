@@ -83,8 +83,8 @@ def test_every_file_of_a_method_package_counts(tmp_path: Path) -> None:
     before = registry.source_digest("deep")
     files = {p.name for p in module_sources(registry.get("deep").module)}
     assert files == {"__init__.py", "method.py", "inner.py"}
-    (tmp_path / "deep" / "inner.py").write_text("def order(task):\n    return task.genes[::-1]\n")
-    assert registry.source_digest("deep") != before
+    changed = _package(tmp_path, "def order(task):\n    return task.genes[::-1]\n")
+    assert changed.source_digest("deep") != before
 
 
 def test_imported_helpers_of_the_suite_count_and_the_contract_does_not() -> None:
