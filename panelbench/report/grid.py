@@ -170,10 +170,17 @@ def _csv_value(value: Any) -> Any:
 
 def rich_table(grid: Grid) -> Table:
     """Turn a grid into a table for the terminal."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(grid.title), caption=Text("\n".join(_below(grid))), pad_edge=False)
+    table = Table(
+        title=Text(grid.title),
+        caption=Text("\n".join(_below(grid))),
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
     for i, column in enumerate(grid.header):
         text = Text("\n".join(level for level in column if level))
         table.add_column(text, justify="left" if i < grid.stubs else "right", no_wrap=i > 0)

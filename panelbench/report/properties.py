@@ -213,6 +213,10 @@ def amount(megabytes: float) -> str:
     return f"{megabytes:,.0f}" if np.isfinite(megabytes) else "–"
 
 
+def _minute(time: str) -> str:
+    return time[:16].replace("T", " ")
+
+
 def provenance(summary: Summary) -> dict[str, list[tuple[str, str]]]:
     """Where the numbers come from: libraries, sources of the methods, machines, data sets."""
     lines = [x for x in records(summary.results.selections) if x["status"] == "ok"]
@@ -222,13 +226,15 @@ def provenance(summary: Summary) -> dict[str, list[tuple[str, str]]]:
         for name, version in dict(line["versions"]).items():
             versions.setdefault(name, set()).add(str(version))
         digests.setdefault(line["variant"], set()).add(str(line["source_digest"])[:12])
-    started = sorted(str(line["started"]) for line in lines if line["started"])
+    started = sorted(_minute(str(line["started"])) for line in lines if line["started"])
     hosts = sorted({str(line["host"]) for line in lines if line["host"]})
     runs = [("Selections", f"{len(lines)} of {len(summary.results.selections)} ran to the end")]
     if started:
-        runs.append(("Started", f"{started[0]} to {started[-1]}"))
+        runs.append(("Started", f"{started[0]} to {started[-1]} UTC"))
     if hosts:
         runs.append(("Machines", ", ".join(hosts)))
+    if summary.results.stale:
+        runs.append(("Other code or versions", f"{summary.results.stale} records made with them"))
     runs.append(("Evaluators", ", ".join(map(evaluator_label, summary.evaluators))))
     return {
         "Runs": runs,

@@ -37,6 +37,10 @@ def comparison(summary: Summary, item: Metric) -> Comparison | None:
     return compare(values, higher_is_better=item.higher_is_better)
 
 
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
+
+
 def unique_labels(summary: Summary, entrants: list[Entrant]) -> list[str]:
     """Labels of rows; two rows of the same label are told apart by their parameters."""
     labels = [summary.label(entrant, entrants) for entrant in entrants]
@@ -59,7 +63,7 @@ def ranks_grid(found: Comparison, item: Metric) -> Grid:
     for name in names:
         p = found.pairwise.loc[name, names[0]] if found.pairwise is not None else np.nan
         cells = [str(name), f"{found.mean_rank[name]:.2f}"]
-        rows.append([*cells, *(["–" if name == names[0] else f"{p:.3f}"] if tested else [])])
+        rows.append([*cells, *(["–" if name == names[0] else _p(p)] if tested else [])])
     friedman = (
         f"Friedman's test: chi-square {found.statistic:.2f}, p = {found.p_value:.3g}. "
         if np.isfinite(found.p_value)
