@@ -79,6 +79,15 @@ def test_the_forest_is_the_librarys_with_the_seed_as_its_random_state(cells: Any
     assert not (fit("rf", train, y, test, seed=8) == ours).all()
 
 
+def test_the_forest_adds_up_its_trees_in_one_order_on_any_number_of_threads(cells: Any) -> None:
+    train, y, test, _ = cells
+    # Mixed leaves give fractions, whose sum depends on the order in which they are added.
+    params = make_params("rf", {"min_samples_leaf": 7, "n_estimators": 300})
+    first = fit("rf", train, y, test, params=params)
+    for _ in range(3):
+        assert (fit("rf", train, y, test, params=params, n_jobs=8) == first).all()
+
+
 def test_neighbours_measure_standardised_columns(cells: Any) -> None:
     train, y, test, _ = cells
     # The sixth gene is noise a hundred times as large as the others.

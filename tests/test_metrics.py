@@ -156,6 +156,19 @@ def test_stability_of_equal_panels_is_1_and_of_random_ones_0_on_average() -> Non
     assert 0.85 <= covered / 200 <= 1.0
 
 
+def test_stability_interval_is_as_wide_as_the_jackknife_says() -> None:
+    rng = np.random.default_rng(6)
+    genes = np.array([f"g{i}" for i in range(30)])
+    # Some genes are nearly always chosen, and panels have unlike sizes.
+    chance = np.repeat([0.9, 0.3, 0.05], 10)
+    panels = [genes[rng.random(30) < chance ** rng.uniform(0.5, 2)].tolist() for _ in range(300)]
+    found = metrics.stability(panels, 30)
+    left_out = [metrics.stability(panels[:i] + panels[i + 1 :], 30).value for i in range(300)]
+    jackknife = np.sqrt(299 / 300 * ((left_out - np.mean(left_out)) ** 2).sum())
+    assert found.value > 0.3
+    assert (found.high - found.low) / 2 / 1.96 == pytest.approx(jackknife, rel=0.02)
+
+
 def test_stability_is_undefined_without_choice() -> None:
     assert np.isnan(metrics.stability([["a", "b"], ["a", "b"]], 2).value)
     assert np.isnan(metrics.stability([["a"]], 5).value)
