@@ -18,7 +18,7 @@ from panelbench.plan import make_plan
 from panelbench.registry import discover
 from panelbench.request import Request, read_panel
 from panelbench.results import Results
-from panelbench.runs import Plan, Run
+from panelbench.runs import Plan, Run, SelectRun
 from panelbench.settings import Settings, default_cache, default_mirrors
 from panelbench.state import State, States, Summary, exit_code
 from panelbench.store import Store, panel_of, write_atomically
@@ -81,6 +81,7 @@ def perform(
     settings: Settings,
     stages: Sequence[str] = STAGES,
     shard: tuple[int, int] | None = None,
+    out: Path | None = None,
     said: Callable[[Summary], None] = lambda summary: None,
 ) -> Done:
     """Go through stages, doing what is not done yet.
@@ -94,6 +95,8 @@ def perform(
     shard
         ``(i, n)``: only the runs of shard i of n; the report is left out then, since it shows
         all shards.
+    out
+        Where to write the panel of the only selection, as CSV: rank, gene, score.
     said
         Called with each stage's summary as soon as the stage is over.
 
@@ -105,6 +108,11 @@ def perform(
     plan = plan_for(request, settings)
     part = plan if shard is None else plan.shard(*shard)
     done = Done(part)
+    if out is not None and len(part.selections) != 1:
+        raise ConfigError(
+            f"--out takes one panel, and {len(part.selections)} selections are asked for: give "
+            "one --method, --task, --k and --seed"
+        )
     wanted = set(stages)
     if request.panel is not None and "evaluate" in wanted:
         wanted.add("select")
@@ -121,6 +129,8 @@ def perform(
                 _check_panel(request.panel, part, executor)
         if "select" in wanted:
             finish(executor.select(part))
+        if out is not None:
+            _write_panel(part.selections[0], executor.states, out)
         if "evaluate" in wanted:
             finish(executor.evaluate(part))
         runs: list[Run] = []
@@ -142,7 +152,8 @@ def report(plan: Plan, settings: Settings) -> tuple[Results, list[Path]]:
     from panelbench.report import build
 
     results = collect(plan, Store(settings.results))
-    return results, build(results, settings.results / "reports" / plan.suite.name)
+    published = Path(__file__).parent / "reference"
+    return results, build(results, settings.results / "reports" / plan.suite.name, published)
 
 
 def inspect(
@@ -152,32 +163,15 @@ def inspect(
     states = States(Store(settings.results), settings.retry)
     plan = plan_for(request, settings)
     plan = plan if shard is None else plan.shard(*shard)
-    return [(run, states.explain(run)) for run in (*plan.selections, *plan.evaluations)]
+    runs: list[Run] = [*plan.selections, *plan.evaluations]
+    return [(run, states.explain(run)) for run in runs]
 
 
-def write_panel(done: Done, settings: Settings, out: Path) -> int:
-    """Write the panel of the only selection as CSV: rank, gene, score.
-
-    Returns
-    -------
-    Number of genes.
-
-    Raises
-    ------
-    InputError
-        When there is more than one selection, or it did not succeed; nothing is written then.
-    """
-    selections = done.plan.selections
-    if len(selections) != 1:
-        raise ConfigError(
-            f"--out takes one panel, and {len(selections)} selections are asked for: give one "
-            "--method, --task and --seed"
-        )
-    (run,) = selections
-    state = States(Store(settings.results)).of(run)
+def _write_panel(run: SelectRun, states: States, out: Path) -> None:
+    """Write the panel of a selection; nothing is written when there is none."""
+    state = states.of(run)
     if state.record is None or state.record.status != "ok":
-        reason = state.why or state.status
-        raise InputError(f"--out {out}: nothing written, {run.describe()}: {reason}")
+        return
     result = state.record.result
     panel = panel_of(result["ranking"], run.k)
     scores = result.get("scores") or [""] * len(panel)
@@ -189,7 +183,6 @@ def write_panel(done: Done, settings: Settings, out: Path) -> int:
         for rank, (gene, score) in enumerate(zip(panel, scores, strict=False), start=1)
     )
     write_atomically(out, buffer.getvalue())
-    return len(panel)
 
 
 def _check_problems(plan: Plan, problems: Mapping[str, str]) -> None:

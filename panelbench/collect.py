@@ -59,8 +59,6 @@ def collect(plan: Plan, store: Store) -> Results:
     -------
     Results; `Results.stale` counts records made with other code or versions.
     """
-    import pandas as pd
-
     lookup = _Lookup(store)
     facts = {d.slot: read_facts(store.facts_path(d.id, d.slot)) for d in plan.datasets}
     selections, found = [], {}
@@ -75,14 +73,16 @@ def collect(plan: Plan, store: Store) -> Results:
     return Results(
         suite=plan.suite,
         rows=plan.rows,
-        scores=_frame(pd, scores),
-        selections=_frame(pd, selections),
+        scores=_frame(scores),
+        selections=_frame(selections),
         datasets={d.id: _dataset(d, facts[d.slot]) for d in plan.datasets},
         stale=lookup.stale,
     )
 
 
-def _frame(pd: Any, lines: list[dict[str, Any]]) -> pd.DataFrame:
+def _frame(lines: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
     frame = pd.DataFrame(lines)
     for name in _COST:
         if name in frame:
@@ -177,6 +177,7 @@ def _dataset(dataset: Dataset, facts: Mapping[str, Any]) -> dict[str, Any]:
         "title": spec.title,
         "citation": spec.citation,
         "licence": spec.licence,
+        "split": spec.split.model_dump(mode="json"),
         "markers": facts.get("markers"),
         "cells": facts.get("cells"),
         "genes": facts.get("genes"),

@@ -69,7 +69,7 @@ class Target:
         return np.asarray(~np.isnan(self.values).reshape(len(self.values), -1).any(axis=1))
 
 
-def _no_progress(fraction: float, message: str = "") -> None:
+def no_progress(fraction: float, message: str = "") -> None:
     """Progress callback of a run that nobody watches."""
 
 
@@ -125,7 +125,7 @@ class Task:
     device: str = "cpu"
     memory_limit: int | None = None
     scratch: Path = field(default_factory=Path)
-    progress: Callable[[float, str], None] = _no_progress
+    progress: Callable[[float, str], None] = no_progress
 
     @property
     def n_cells(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from panelbench.config import (
     DatasetEntry,
     DatasetSpec,
     EvaluatorEntry,
+    FigureSpec,
     MethodEntry,
     SuiteSpec,
+    TableSpec,
     TaskSpec,
 )
 from panelbench.data.catalogue import find_dataset
@@ -21,6 +23,7 @@ from panelbench.errors import ConfigError, InputError, UnknownName
 from panelbench.evaluators import EVALUATORS
 from panelbench.keys import digest, library_versions, source_digest
 from panelbench.method import Method, NoParams
+from panelbench.metrics import metric
 from panelbench.registry import (
     Broken,
     Registry,
@@ -79,6 +82,7 @@ def make_plan(
     datasets = tuple(_dataset(entry, catalogue, checksum, suite) for entry in suite.datasets)
     if datasets and all(item.problem for item in datasets):
         raise InputError(datasets[0].problem)
+    _check_tables(suite, datasets)
     evaluators = [_evaluator(entry, suite) for entry in suite.evaluators]
     chosen = [_method(entry, registry, suite) for entry in suite.methods]
     selections: dict[str, SelectRun] = {}
@@ -102,6 +106,25 @@ def make_plan(
         selections=tuple(selections.values()),
         evaluations=tuple(evaluations.values()),
     )
+
+
+def _check_tables(suite: SuiteSpec, datasets: Sequence[Dataset]) -> None:
+    """Tables and figures must name what the suite has: an empty table helps nobody."""
+    tasks = {task.name for dataset in datasets for task in dataset.tasks}
+    items: tuple[TableSpec | FigureSpec, ...] = (*suite.tables, *suite.figures)
+    for item in items:
+        where = f"suite {suite.name}, {'table' if item in suite.tables else 'figure'} {item.name}"
+        for name in item.metrics if isinstance(item, TableSpec) else (item.metric,):
+            metric(name, where)
+        for kind, asked, known in (
+            ("data set", item.datasets, {dataset.id for dataset in datasets}),
+            ("task", item.tasks, tasks),
+            ("evaluator", item.evaluators, {entry.evaluator for entry in suite.evaluators}),
+            ("k", map(str, getattr(item, "ks", None) or ()), set(map(str, suite.ks))),
+        ):
+            for name in asked or ():
+                if name not in known and name.partition("[")[0] not in known:
+                    raise UnknownName(kind, name, known, where)
 
 
 # -- data sets -----------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import numpy as np
 
 from panelbench.method import Matrix, Selection, Task
 
-
 _GENES = 512
 """Genes that are turned into float64 at a time."""
 

@@ -67,8 +67,8 @@ class Results:
         ``host``, ``versions`` (dict library -> version), ``key``.
     datasets
         Facts of each data set by id: ``title``, ``cells``, ``genes``, ``citation``,
-        ``licence``, ``tasks`` (name -> {class: number of cells}), ``markers`` (class -> genes),
-        ``notes``; whatever is unknown is absent.
+        ``licence``, ``split``, ``tasks`` (name -> {class: number of cells}), ``markers``
+        (class -> genes), ``notes``; whatever is unknown is absent.
     stale
         Number of records made with other code or versions than those at hand. Not part of any
         table: tables are a function of the records alone.

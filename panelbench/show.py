@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +137,7 @@ def listing(what: str, settings: Settings, datasets: Path | None, output: str) -
     UnknownName
         For anything else.
     """
-    kinds = {
+    kinds: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "methods": lambda: _methods(settings),
         "datasets": lambda: _datasets(datasets),
         "suites": _suites,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.errors import NotApplicable
-from panelbench.method import Matrix, Method, Needs, Target, Task, frozen_mapping
+from panelbench.method import Matrix, Method, Needs, Target, Task, frozen_mapping, no_progress
 from panelbench.preprocess import representation
 
 if TYPE_CHECKING:
@@ -158,6 +158,6 @@ def build_task(
         n_jobs=n_jobs,
         device=device,
         memory_limit=memory_limit,
-        **({} if scratch is None else {"scratch": scratch}),
-        **({} if progress is None else {"progress": progress}),
+        scratch=scratch or Path(),
+        progress=progress or no_progress,
     )

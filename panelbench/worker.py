@@ -87,7 +87,8 @@ def _gpu_peak() -> float | None:
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return None
-    return round(torch.cuda.max_memory_allocated() / 1024**2, 1)
+    peak: int = torch.cuda.max_memory_allocated()
+    return round(peak / 1024**2, 1)
 
 
 def _cpu() -> float:

@@ -24,7 +24,6 @@ from tests.contract import CHECKS
 
 REGISTRY = discover()
 HEAVY = ("anndata", "jinja2", "matplotlib", "pandas", "scanpy", "scipy", "sklearn", "torch")
-EXEMPT = {("given", "constant_genes_come_last"): "its order is the user's, not the data's"}
 
 
 def test_every_module_imports() -> None:
@@ -51,8 +50,6 @@ def test_contract(id: str, name: str) -> None:
     method = REGISTRY.methods[id]
     if method.gpu == "required":
         pytest.skip("needs a GPU")
-    if (id, name) in EXEMPT:
-        pytest.skip(EXEMPT[id, name])
     CHECKS[name](method)
 
 

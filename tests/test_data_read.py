@@ -77,7 +77,9 @@ def test_h5ad_detects_what_x_is(tmp_path: Path) -> None:
     assert found.uns["x"] == "counts" and "layers" in found.uns["notes"][0]
     np.testing.assert_array_equal(found.X, COUNTS)
     both.layers["counts"] = COUNTS / 2
-    assert read_toy(tmp_path, both).uns["x"] == "lognorm"
+    with pytest.raises(DataError, match=r"counts should hold raw counts.*--layer X"):
+        read_toy(tmp_path, both)
+    assert read_toy(tmp_path, both, layer="X").uns["x"] == "lognorm"
 
 
 def test_h5ad_raw_and_layers(tmp_path: Path) -> None:

@@ -118,7 +118,8 @@ def counts(X: Matrix, adata: AnnData, where: str, what: str = "X") -> None:
     if broken.any():
         raise DataError(
             f"{where}: {what} should hold raw counts, but has values that are not whole numbers "
-            f"({_place(X, broken, adata)}, {values[broken][0]:g}); {_other_matrices(adata)}"
+            f"({_place(X, broken, adata)}, {values[broken][0]:g}); "
+            + ("--layer X reads X instead" if what == "counts" else _other_matrices(adata))
         )
 
 

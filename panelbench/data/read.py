@@ -108,8 +108,8 @@ def read_h5ad(
     Parameters
     ----------
     layer
-        Which matrix to take: a name in ``layers``, or ``raw`` for ``.raw``; ``X`` if None. With
-        ``x: auto``, ``layers["counts"]`` is preferred to ``X`` if it holds counts.
+        Which matrix to take: a name in ``layers``, ``raw`` for ``.raw``, or ``X``. None with
+        ``x: auto`` is ``layers["counts"]`` where it exists, else ``X``.
     x
         What that matrix holds; ``auto`` looks: whole numbers are counts (binary, if only 0 and 1),
         others are taken as log-normalised.
@@ -122,11 +122,12 @@ def read_h5ad(
     source = _open_h5ad(path)
     notes = []
     if layer is None and x == "auto" and "counts" in source.layers:
-        if checks.are_counts(_tidy(source.layers["counts"])):
-            layer = "counts"
-            notes.append('counts are read from layers["counts"]')
-        else:
-            notes.append('layers["counts"] holds other values than counts and is not used')
+        layer = "counts"
+        notes.append('counts are read from layers["counts"]')
+    if layer == "counts" and x == "auto":
+        # A layer of this name that holds something else is a mistake worth stopping for.
+        x = "counts"
+    layer = None if layer == "X" else layer
     var = source.var
     if layer is None:
         matrix = source.X

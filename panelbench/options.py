@@ -1,0 +1,176 @@
+"""The options of the command line, in groups that commands share.
+
+Each group is a function that is never called: its parameters are the options.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_GRID, _OWN, _PLACE, _HOW = "What to run", "Your own data", "Where things are", "How to run"
+
+
+def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **more)
+
+
+def grid(
+    suite: Annotated[
+        str | None, _option(_GRID, "--suite", help="A suite that ships, or a YAML file.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, _option(_GRID, "--dataset", help="Data set id. Repeatable.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, _option(_GRID, "--method", help="Method id. Repeatable.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        _option(_GRID, "--set", help="METHOD.PARAMETER=VALUE. Repeatable."),
+    ] = None,
+    k: Annotated[list[int] | None, _option(_GRID, "--k", help="Panel size. Repeatable.")] = None,
+    task: Annotated[
+        list[str] | None, _option(_GRID, "--task", help="Task of the data set. Repeatable.")
+    ] = None,
+    seed: Annotated[list[int] | None, _option(_GRID, "--seed", help="Seed. Repeatable.")] = None,
+    evaluator: Annotated[
+        list[str] | None,
+        _option(_GRID, "--evaluator", help="rf, knn, logreg or builtin. Repeatable."),
+    ] = None,
+    data: Annotated[
+        Path | None, _option(_OWN, "--data", help="An .h5ad file of your own; no YAML needed.")
+    ] = None,
+    label: Annotated[
+        list[str] | None, _option(_OWN, "--label", help="Column of obs with classes. Repeatable.")
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        _option(_OWN, "--target", help="Column of obs or key of obsm with numbers. Repeatable."),
+    ] = None,
+    group: Annotated[
+        str | None,
+        _option(_OWN, "--group", help="Column of obs with donors: none on both sides of a split."),
+    ] = None,
+    hvg: Annotated[
+        int | None, _option(_OWN, "--hvg", help="Keep this many highly variable genes.")
+    ] = None,
+    layer: Annotated[
+        str | None, _option(_OWN, "--layer", help="Read this layer (or raw) instead of X.")
+    ] = None,
+    min_cells_per_class: Annotated[
+        int | None,
+        _option(_OWN, "--min-cells-per-class", help="Drop classes with fewer cells."),
+    ] = None,
+    no_stratify: Annotated[
+        bool, _option(_OWN, "--no-stratify", help="Split without regard to the classes.")
+    ] = False,
+    make_unique: Annotated[
+        bool, _option(_OWN, "--make-unique", help="Make repeated gene names unique.")
+    ] = False,
+) -> None:
+    """Options that say what to run."""
+
+
+def place(
+    results: Annotated[
+        Path, _option(_PLACE, "--results", help="Folder of the records. Default: results.")
+    ] = Path("results"),
+    cache: Annotated[
+        Path | None,
+        _option(_PLACE, "--cache", help="Stage cache; may be deleted. Default: user's cache."),
+    ] = None,
+    datasets: Annotated[
+        Path | None, _option(_PLACE, "--datasets", help="Catalogue of data sets (YAML).")
+    ] = None,
+    methods_dir: Annotated[
+        list[Path] | None,
+        _option(_PLACE, "--methods-dir", help="Folder with methods of your own. Repeatable."),
+    ] = None,
+    mirror: Annotated[
+        list[Path] | None,
+        _option(_PLACE, "--mirror", help="Folder searched before downloading. Repeatable."),
+    ] = None,
+    output: Annotated[
+        str, _option(_PLACE, "--output", help="text or json (on standard output).")
+    ] = "text",
+    debug: Annotated[bool, _option(_PLACE, "--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Options that say where things are and how to speak."""
+
+
+def run(
+    jobs: Annotated[
+        int | None, _option(_HOW, "--jobs", min=1, help="Runs at a time. Default: one per core.")
+    ] = None,
+    device: Annotated[
+        str, _option(_HOW, "--device", help="auto, cpu, cuda or cuda:N. Default: auto.")
+    ] = "auto",
+    dry_run: Annotated[
+        bool, _option(_HOW, "--dry-run", help="List the runs and where they stand; run nothing.")
+    ] = False,
+    retry: Annotated[
+        str | None,
+        _option(_HOW, "--retry", help="Do runs again that ended so: failed,timeout,oom,skipped."),
+    ] = None,
+    shard: Annotated[
+        str | None, _option(_HOW, "--shard", help="I/N: only the runs of shard I of N, from 0.")
+    ] = None,
+    time_limit: Annotated[
+        str | None, _option(_HOW, "--time-limit", help="Of one run: 90, 10m, 2h.")
+    ] = None,
+    memory_limit: Annotated[
+        str | None, _option(_HOW, "--memory-limit", help="Of one run: 500M, 8G.")
+    ] = None,
+) -> None:
+    """Options that say how runs are done."""
+
+
+def panel(
+    panel: Annotated[
+        Path | None,
+        _option(_OWN, "--panel", help="Score these genes: a CSV with a column gene, or a list."),
+    ] = None,
+) -> None:
+    """Options of commands that can score any panel."""
+
+
+def out(
+    out: Annotated[
+        Path | None, _option(_OWN, "--out", help="Write the panel as CSV: rank, gene, score.")
+    ] = None,
+) -> None:
+    """Options of commands that choose one panel."""
+
+
+def listing(
+    what: Annotated[str, typer.Argument(help="methods, datasets, suites or runs.")],
+) -> None:
+    """Argument of list."""
+
+
+def show(
+    run: Annotated[str, typer.Argument(help="Key of a run, or its first digits.")],
+) -> None:
+    """Argument of show."""
+
+
+def clean(
+    what: Annotated[
+        str,
+        typer.Argument(help="leftovers (of killed runs), cache, or runs (deletes results)."),
+    ] = "leftovers",
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Only runs on this data set.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="Only runs of this method.")
+    ] = None,
+    status: Annotated[
+        str | None, typer.Option("--status", help="Only records with this status.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Options of clean."""

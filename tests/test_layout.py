@@ -1,0 +1,150 @@
+"""The architecture that the folder listing promises."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from panelbench.registry import discover
+
+ROOT = Path(__file__).parent.parent
+
+FLOORS = [
+    {"errors", "method", "options"},
+    {"keys", "provenance", "config", "ranking", "metrics", "panel_metrics", "stats"},
+    {"registry", "store", "cache", "data"},
+    {"evaluators", "settings", "results", "runs", "progress"},
+    {"preprocess", "plan", "state", "supervise"},
+    {"training", "report", "collect", "execute", "request"},
+    {"selection"},
+    {"evaluate"},
+    {"worker", "api"},
+    {"show", "clean"},
+    {"cli"},
+]
+"""Modules of panelbench/ from the ground up: one may import its own floor and those below."""
+
+
+def _imports(path: Path) -> set[str]:
+    """Parts of panelbench that a file imports, other than for type checking."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(node)
+        for test in ast.walk(tree)
+        if isinstance(test, ast.If) and "TYPE_CHECKING" in ast.unparse(test.test)
+        for node in ast.walk(test)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("panelbench"):
+            parts = (node.module or "").split(".")[1:]
+            found |= {parts[0]} if parts else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            found |= {name[1] for name in names if name[0] == "panelbench" and len(name) > 1}
+    return found
+
+
+def _modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted((ROOT / "panelbench").rglob("*.py")):
+        part = path.relative_to(ROOT / "panelbench").parts[0].removesuffix(".py")
+        if part not in ("__init__", "suites"):
+            found.append((part, path))
+    return found
+
+
+def test_every_module_stands_on_a_floor() -> None:
+    assert {part for part, _ in _modules()} == set().union(*FLOORS)
+
+
+@pytest.mark.parametrize(
+    ("part", "path"), _modules(), ids=[str(p.relative_to(ROOT)) for _, p in _modules()]
+)
+def test_imports_go_down(part: str, path: Path) -> None:
+    height = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+    for name in _imports(path) - {"__version__", part}:
+        assert height[name] <= height[part], f"{path.name} imports {name}"
+
+
+def test_the_suite_imports_no_method_by_name() -> None:
+    for _, path in _modules():
+        assert "methods" not in _imports(path), path
+
+
+def test_methods_import_the_contract_only() -> None:
+    for path in (ROOT / "methods").rglob("*.py"):
+        allowed = {"method", "ranking", "errors", "methods"}
+        assert _imports(path) <= allowed, path
+
+
+def test_no_module_is_called_like_one_of_the_standard_library() -> None:
+    for folder in ("panelbench", "methods"):
+        names = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"}
+        assert not names & sys.stdlib_module_names, folder
+
+
+def test_modules_stay_small() -> None:
+    for folder in ("panelbench", "methods"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_a_wheel_has_all_methods_and_data_files(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-c", "import setuptools.build_meta as b, sys; b.build_wheel(sys.argv[1])",
+         str(tmp_path)],
+        cwd=_copy(tmp_path / "source"),
+        capture_output=True,
+        text=True,
+    )  # fmt: skip
+    if "No module named 'setuptools'" in built.stderr:
+        pytest.skip("needs setuptools")
+    assert built.returncode == 0, built.stderr[-2000:]
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "site")
+    for data in ("datasets.yaml", "suites/demo.yaml", "py.typed", "reference/yoto_tables.csv"):
+        assert f"panelbench/{data}" in names
+    assert archive_methods(tmp_path / "site") == sorted(discover().methods)
+
+
+def archive_methods(site: Path) -> list[str]:
+    """Ids that discovery finds in an unpacked wheel."""
+    code = (
+        "import panelbench; from panelbench.registry import discover\n"
+        "print(panelbench.__file__); print(*discover().methods)"
+    )
+    # -I -S: neither the working folder nor the installed (editable) package is seen.
+    path = [str(site), *(p for p in sys.path if p.endswith("site-packages"))]
+    found = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = {path!r}\n{code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=site,
+    )
+    place, ids = found.stdout.splitlines()
+    assert place.startswith(str(site))
+    return sorted(ids.split())
+
+
+def _copy(target: Path) -> Path:
+    """Copy of what a build needs, so that it leaves nothing in the working tree."""
+    import shutil
+
+    target.mkdir()
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "datasets.yaml"):
+        shutil.copy(ROOT / name, target / name)
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in ("panelbench", "methods", "results/reference"):
+        shutil.copytree(ROOT / name, target / name, symlinks=True, ignore=ignored)
+    return target
