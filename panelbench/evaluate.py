@@ -56,8 +56,9 @@ def perform(job: Mapping[str, Any], tools: Toolbox) -> Measured:
             predicted = _builtin(job, selection, test, truth_test)
         else:
             predicted = _downstream(job, panel, train, truth_train, test)
+        scores = _scores(truth_test, predicted)
     result = {
-        **_scores(truth_test, predicted),
+        **scores,
         "panel": panel_digest(panel, 0),
         "panel_size": len(panel),
         "selection": selection.attempt,

@@ -114,10 +114,11 @@ def new_attempt() -> str:
     return f"{time}-{host}-{job}-{secrets.token_hex(4)}"
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     """Write a file so that readers see all of it or nothing.
 
-    The temporary name is in the same folder; the content is on disk before the name appears.
+    The temporary name is in the same folder; the content is on disk before the name appears
+    (if `durable`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -125,7 +126,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     try:
         with temporary.open("xb") as handle:
             handle.write(data)
-            _sync(handle)
+            if durable:
+                _sync(handle)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -168,7 +170,9 @@ class Store:
             "started": now(),
             "limit": limit,
         }
-        write_atomically(self.folder(address) / f"{attempt}.started", json.dumps(mark))
+        path = self.folder(address) / f"{attempt}.started"
+        # A mark need not survive the machine, only the process: it is not forced to the disk.
+        write_atomically(path, json.dumps(mark), durable=False)
 
     def write(self, record: Record, arrays: Mapping[str, np.ndarray] | None = None) -> Path:
         """Write a record (and its arrays, first) and take the mark away."""

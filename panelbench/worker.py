@@ -327,6 +327,8 @@ def serve() -> None:
     protocol = os.dup(1)
     os.dup2(2, 1)
     _preload(list(_PRELOAD))
+    # The shipped methods only: a module of the user's may do anything when it is imported.
+    importlib.import_module("panelbench.registry").discover()
     held = _Held()
     gc.freeze()
     for line in sys.stdin.buffer:
