@@ -248,7 +248,7 @@ def forest_importance(task: Task, columns: Columns) -> np.ndarray:
     kind = RandomForestClassifier if task.target.kind == "classification" else RandomForestRegressor
     forest = kind(max_depth=5, random_state=0, n_jobs=task.n_jobs)
     task.progress(0.0, "growing the random forest")
-    forest.fit(task.dense(), task.target.values.reshape(-1))
+    forest.fit(task.X, task.target.values.reshape(-1))
     return np.asarray(forest.feature_importances_, dtype=np.float64)
 
 
@@ -266,7 +266,8 @@ def greedy_mrmr(
     columns
         The matrix.
     relevance
-        Relevance of each gene, shape (n_genes,); a gene without any is never chosen.
+        Relevance of each gene, shape (n_genes,); a gene without any, or constant, is never
+        chosen.
     task
         Gives k and the progress callback.
 
@@ -274,6 +275,7 @@ def greedy_mrmr(
     -------
     Chosen genes (int64), and the score of each when it was chosen (finite float64).
     """
+    relevance = np.where(columns.deviations > 0, relevance, 0.0)
     eligible = relevance > 0
     n_chosen = min(task.k, int(eligible.sum()))
     if n_chosen == 0:

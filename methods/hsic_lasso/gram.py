@@ -124,7 +124,7 @@ class GramColumns:
         Columns per sweep.
     """
 
-    def __init__(self, kernels: BlockKernels, batch: int = 64) -> None:
+    def __init__(self, kernels: BlockKernels, batch: int = 128) -> None:
         self.kernels, self.batch = kernels, batch
         self.sweeps = 0
         self._known: dict[int, np.ndarray] = {}
