@@ -1,0 +1,238 @@
+"""YOTO: one training selects exactly k genes and predicts all tasks from them.
+
+Every gene has a score. Each step draws a panel, the k genes with the largest perturbed scores,
+and the network sees those alone; the scores learn through the soft mask (`mask`), the network
+(`model`) and the scores together (`training`), from all genes down to k. What remains is a panel
+and a predictor that reads nothing else (`predictor`).
+
+Source: the YOTO paper (Chopard et al. 2026, arXiv 2512.17678). Where it is silent, the defaults
+are the suite's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from panelbench.errors import InputError
+from panelbench.method import Selection, Task, method
+
+from .predictor import YotoPredictor
+
+if TYPE_CHECKING:
+    from .training import Settings, Trained
+
+__all__ = ["Params", "PersistParams", "YotoPredictor", "select"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {
+        "input_dropout": 0.2,
+        "label_smoothing": 0.1,
+        "weight_decay": 0.1,
+        "standardize": True,
+        "score_steps": "shared",
+    },
+    "paper": {
+        "input_dropout": 0.0,
+        "label_smoothing": 0.0,
+        "weight_decay": 0.0,
+        "standardize": False,
+        "score_steps": "adam",
+    },
+}
+"""Values of the parameters that are None: `paper` leaves out what the suite added."""
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters of YOTO.
+
+    Attributes
+    ----------
+    preset
+        ``"default"``, or ``"paper"`` without the suite's additions; it gives the values of the
+        parameters that are None (see `PRESETS`).
+    epochs
+        Passes over the training cells; the last one counts.
+    batch_size
+        Cells per step, about: the cells are cut into equal batches.
+    hidden
+        Widths of the encoder's layers.
+    batch_norm
+        Normalise each hidden layer over the batch.
+    dropout
+        Probability of dropping a hidden unit.
+    input_dropout
+        Probability of dropping the expression of a selected gene in a cell.
+    label_smoothing
+        Share of each label that is spread over all classes.
+    weight_decay
+        Decoupled decay of the network's weights, per step and unit of learning rate.
+    standardize
+        Divide each gene by its standard deviation over the training cells.
+    lr, lr_scores
+        Learning rates of the network and of the scores.
+    score_steps
+        ``"shared"``: the scores' steps are scaled by one size for all genes; ``"adam"``: by each
+        gene's own.
+    beta
+        Size of the Gumbel noise that perturbs the scores in training.
+    tau_start, tau_end
+        Temperature of the soft mask at the first and the last step.
+    anneal
+        Fraction of the training after which the panel has k genes.
+    """
+
+    preset: Literal["default", "paper"] = "default"
+    epochs: int = 1000
+    batch_size: int = 256
+    hidden: tuple[int, ...] = (128, 128)
+    batch_norm: bool = True
+    dropout: float = 0.2
+    input_dropout: float | None = None
+    label_smoothing: float | None = None
+    weight_decay: float | None = None
+    standardize: bool | None = None
+    lr: float = 1e-3
+    lr_scores: float = 1e-2
+    score_steps: Literal["shared", "adam"] | None = None
+    beta: float = 0.1
+    tau_start: float = 1.0
+    tau_end: float = 0.01
+    anneal: float = 0.6
+
+
+@dataclass(frozen=True)
+class PersistParams(Params):
+    """Parameters of the ablation: PERSIST's network and temperatures, nothing of the suite's."""
+
+    preset: Literal["default", "paper"] = "paper"
+    batch_norm: bool = False
+    dropout: float = 0.0
+    tau_start: float = 10.0
+
+
+def settings(params: Params) -> Settings:
+    """Settings of a training, checked, with the preset's values where a parameter is None."""
+    from .training import Settings
+
+    preset = PRESETS[params.preset]
+    values = {item.name: getattr(params, item.name) for item in fields(params)}
+    values = {name: preset[name] if value is None else value for name, value in values.items()}
+    del values["preset"]
+    found = Settings(**values | {"hidden": tuple(params.hidden)})
+    shares = ("dropout", "input_dropout", "label_smoothing")
+    rules = {
+        "epochs": found.epochs >= 1,
+        "batch_size": found.batch_size >= 2,
+        "hidden": len(found.hidden) > 0 and all(width >= 1 for width in found.hidden),
+        **{name: 0 <= values[name] < 1 for name in shares},
+        **{name: values[name] >= 0 for name in ("weight_decay", "beta", "lr", "lr_scores")},
+        **{name: values[name] > 0 for name in ("tau_start", "tau_end")},
+        "anneal": 0 <= found.anneal <= 1,
+    }
+    wrong = [f"{name} = {values[name]!r}" for name, fits in rules.items() if not fits]
+    if wrong:
+        raise InputError(f"yoto: out of range: {', '.join(wrong)}")
+    return found
+
+
+def predictor(task: Task, trained: Trained) -> YotoPredictor:
+    """The network cut down to the panel, in the units of the data.
+
+    Genes that do not vary and only fill the panel get weight 0.
+    """
+    import torch
+
+    place = {int(column): row for row, column in enumerate(trained.candidates)}
+    panel = torch.tensor([place[int(gene)] for gene in trained.genes[: trained.k]])
+    layers, heads = trained.network.folded(panel.to(trained.network.first.device))
+    weight, bias = layers[0]
+    filled = np.zeros((task.k - trained.k, weight.shape[1]))
+    layers[0] = (np.concatenate([weight, filled]), bias)
+    for labels in trained.labels:
+        if labels.target.kind == "regression":
+            weight, bias = heads[labels.target.name]
+            heads[labels.target.name] = (weight * labels.scale, bias * labels.scale + labels.centre)
+    return YotoPredictor(
+        genes=task.genes[_ranking(task, trained)[: task.k]].tolist(),
+        layers=layers,
+        heads=heads,
+        kinds={labels.target.name: labels.target.kind for labels in trained.labels},
+        vectors=[labels.target.name for labels in trained.labels if labels.target.values.ndim > 1],
+    )
+
+
+def _ranking(task: Task, trained: Trained) -> np.ndarray:
+    """All genes: the candidates by score, then those that do not vary."""
+    rest = np.setdiff1d(np.arange(task.n_genes), trained.genes)
+    return np.concatenate([trained.genes, rest])
+
+
+def _select(task: Task, params: Params) -> Selection:
+    from .training import train
+
+    if task.k > task.n_genes:
+        raise InputError(f"yoto: k = {task.k} is more than the {task.n_genes} genes there are")
+    trained = train(task, settings(params))
+    ranking = _ranking(task, trained)
+    info: dict[str, Any] = {"curves": trained.curves}
+    if trained.k < task.k:
+        info["warning"] = (
+            f"only {trained.k} genes vary; {task.k - trained.k} genes that do not fill the panel"
+        )
+    low = np.full(len(ranking) - len(trained.scores), trained.scores[-1])
+    return Selection(
+        ranking=task.genes[ranking].tolist(),
+        scores=np.concatenate([trained.scores, low]),
+        predictor=predictor(task, trained),
+        info=info,
+    )
+
+
+_DECLARED: dict[str, Any] = {
+    "supervised": True,
+    "regression": True,
+    "predictor": YotoPredictor,
+    "end_to_end": True,
+    "nested": False,
+    "needs": "prepared",
+    "gpu": "optional",
+    "libraries": ("torch",),
+    "cite": "Chopard et al. 2026",
+}
+
+
+@method("yoto", params=Params, label="YOTO", multitask=True, **_DECLARED)
+def select(task: Task, params: Params) -> Selection:
+    """Panel and predictor for all tasks in one training (Chopard et al. 2026).
+
+    `Selection.scores` are the learned scores. ``info["curves"]`` holds, per epoch, the loss of
+    each task, the panel size k, the temperature tau and the turnover of the panel.
+
+    Raises
+    ------
+    InputError
+        When a parameter is out of range or k exceeds the genes.
+    NotApplicable
+        When there are no labels or no gene varies.
+    """
+    return _select(task, params)
+
+
+@method("yoto-single", params=Params, label="YOTO (single task)", **_DECLARED)
+def select_single(task: Task, params: Params) -> Selection:
+    """Panel and predictor for one task: YOTO trained on it alone (Chopard et al. 2026)."""
+    return _select(task, params)
+
+
+@method("yoto-persist-arch", params=PersistParams, label="YOTO (PERSIST architecture)", **_DECLARED)
+def select_persist_arch(task: Task, params: PersistParams) -> Selection:
+    """YOTO's selection with PERSIST's network and temperatures, on one task.
+
+    The ablation of the paper's Table 4: Linear, ReLU, Linear, ReLU, Linear without
+    normalisation, dropout or decay, tau from 10 to 0.01.
+    """
+    return _select(task, params)

@@ -3,7 +3,7 @@
 NeuralSort relaxes the sorting of d scores z into a matrix whose row m is a softmax over genes
 that peaks at the gene of rank m. The soft mask is the sum of its first k rows, the hard mask its
 limit: 1 for the k largest scores. With genes in descending order of score, v_0 >= v_1 >= ..., and
-gaps ``g_q = v_q - v_(q+1)``, the logits of row m (from 0) fall monotonically on both sides of r = m::
+gaps ``g_q = v_q - v_(q+1)``, the logits of row m (from 0) fall on both sides of r = m::
 
     logit(m, m) - logit(m, r) = [(c_r - c_m) - 2 m (u_r - u_m)] / tau
     u_r = sum of g_q over q < r,    c_r = sum of (1 + 2 q) g_q over q < r

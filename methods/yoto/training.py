@@ -1,0 +1,274 @@
+"""One training for scores, panel and predictor, and the schedules that lead it to k genes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from panelbench.method import Task
+
+from .data import Cells, Labels
+from .mask import TopK
+from .model import Network, drop
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training is done with; the methods' parameters describe each field."""
+
+    epochs: int
+    batch_size: int
+    hidden: tuple[int, ...]
+    batch_norm: bool
+    dropout: float
+    input_dropout: float
+    label_smoothing: float
+    weight_decay: float
+    standardize: bool
+    lr: float
+    lr_scores: float
+    score_steps: Literal["shared", "adam"]
+    beta: float
+    tau_start: float
+    tau_end: float
+    anneal: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Result of a training.
+
+    Attributes
+    ----------
+    genes
+        int64: candidate genes (those that vary) as columns of the matrix, best first.
+    scores
+        float64: their final scores, non-increasing.
+    k
+        Genes in the panel, the first of `genes`: the task's k, or all candidates if fewer.
+    network
+        The network over `candidates`; its input is the matrix as it was given.
+    candidates
+        int64: the candidates as columns of the matrix, in the order of the network's first layer.
+    labels
+        Labels of the tasks.
+    curves
+        Loss per task, k, tau and the share of the panel that changed, one number per epoch.
+    """
+
+    genes: np.ndarray
+    scores: np.ndarray
+    k: int
+    network: Network
+    candidates: np.ndarray
+    labels: list[Labels]
+    curves: dict[str, list[float]]
+
+
+def panel_size(fraction: float, n_genes: int, k: int, anneal: float) -> int:
+    """Genes kept at a fraction of the training: geometric from all to k, reached at `anneal`."""
+    left = max(0.0, 1 - fraction / anneal) if anneal > 0 else 0.0
+    return max(k, round(k * (n_genes / k) ** left))
+
+
+def temperature(fraction: float, start: float, end: float) -> float:
+    """Temperature at a fraction of the training: exponential from `start` to `end`."""
+    return float(start * (end / start) ** fraction)
+
+
+def train(task: Task, settings: Settings) -> Trained:
+    """Train scores and network together.
+
+    On the CPU one thread does it: the matrices are small, and the result does not depend on
+    `Task.n_jobs`.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return Trainer(task, settings).run()
+    finally:
+        torch.set_num_threads(threads)
+
+
+class Trainer:
+    """State of a training; each step selects, predicts and updates once."""
+
+    def __init__(self, task: Task, settings: Settings) -> None:
+        import torch
+
+        self.task, self.settings = task, settings
+        self.cells = Cells(task, standardize=settings.standardize)
+        self.device = self.cells.device
+        self.n_genes = len(self.cells.genes)
+        self.k = min(task.k, self.n_genes)
+        setup = torch.Generator().manual_seed(task.int_seed("yoto weights"))
+        self.noise = torch.Generator(self.device).manual_seed(task.int_seed("yoto noise"))
+        self.shuffle = task.rng("yoto batches")
+        self.scores = (0.01 * torch.randn(self.n_genes, generator=setup)).to(self.device)
+        self.network = Network(
+            self.n_genes,
+            settings.hidden,
+            {labels.target.name: labels.n_outputs for labels in self.cells.labels},
+            setup,
+            self.device,
+            batch_norm=settings.batch_norm,
+            dropout=settings.dropout,
+        )
+        first = self.network.first
+        first.grad = torch.zeros_like(first)
+        self.optimizer = torch.optim.AdamW(
+            [first, *self.network.parameters()],
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.score_optimizer = ScoreOptimizer(
+            self.scores, settings.lr_scores, shared=settings.score_steps == "shared"
+        )
+        self.selected = torch.empty(0, dtype=torch.int64, device=self.device)
+
+    def run(self) -> Trained:
+        """Train all epochs; the last one counts."""
+        import torch
+
+        s, n_cells = self.settings, self.cells.n_cells
+        n_batches = max(1, round(n_cells / s.batch_size))
+        last = max(1, s.epochs * n_batches - 1)
+        names = [labels.target.name for labels in self.cells.labels]
+        curves: dict[str, list[float]] = {f"loss:{name}": [] for name in names}
+        curves |= {"k": [], "tau": [], "turnover": []}
+        panel: set[int] = set()
+        for epoch in range(s.epochs):
+            batches = np.array_split(self.shuffle.permutation(n_cells), n_batches)
+            total = torch.zeros(len(names), device=self.device)
+            for number, batch in enumerate(batches):
+                fraction = (epoch * n_batches + number) / last
+                k = panel_size(fraction, self.n_genes, self.k, s.anneal)
+                tau = temperature(fraction, s.tau_start, s.tau_end)
+                total += self.step(batch, k, tau)
+            before, panel = panel, set(self.scores.topk(self.k).indices.tolist())
+            losses = (total / n_batches).tolist()
+            for name, loss in zip(names, losses, strict=True):
+                curves[f"loss:{name}"].append(round(loss, 5))
+            curves["k"].append(k)
+            curves["tau"].append(round(tau, 6))
+            curves["turnover"].append(round(1 - len(panel & before) / self.k, 5))
+            self.task.progress(
+                (epoch + 1) / s.epochs, f"loss {np.mean(losses):.3f}, k {k}, tau {tau:.3g}"
+            )
+        return self._finish(curves)
+
+    def step(self, batch: np.ndarray, k: int, tau: float) -> torch.Tensor:
+        """Draw a panel of k genes, train scores and network on it, return the loss per task."""
+        import torch
+
+        gumbel = -torch.empty_like(self.scores).exponential_(generator=self.noise).log_()
+        top = TopK(self.scores + self.settings.beta * gumbel, k, tau)
+        genes = top.order[: top.reach]
+        x = drop(self.cells.batch(batch, genes), self.settings.input_dropout, self.noise)
+        weights = self.network.first[genes]
+        rows = torch.from_numpy(batch).to(self.device)
+        labels = [labels.values[rows] for labels in self.cells.labels]
+
+        hidden, losses = self.losses(x, weights, k, labels)
+        for parameter in self.network.parameters():
+            parameter.grad = None
+        losses.mean().backward()
+        # One product gives the gradient of the selected weights, and that of the mask for all
+        # genes within reach; no other gene has one. The mask itself is 1 for the first k.
+        product = x.T @ hidden.grad
+        gradient = self.network.first.grad
+        assert gradient is not None
+        gradient[self.selected] = 0.0
+        self.selected = genes[:k]
+        gradient[self.selected] = product[:k]
+        self.optimizer.step()
+        self.score_optimizer.step(top.gradient((product * weights).sum(dim=1)).float(), top.reach)
+        return losses.detach()
+
+    def losses(
+        self, x: torch.Tensor, weights: torch.Tensor, k: int, labels: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output of the first layer, a leaf of the graph, and the loss of each task.
+
+        `x` and `weights` hold the genes within reach, best first; the network sees k of them.
+        """
+        import torch
+
+        hidden = (x[:, :k] @ weights[:k]).requires_grad_()
+        outputs = self.network.forward(hidden, self.noise)
+        losses = [
+            _loss(outputs[task.target.name], task.target.kind, truth, self.settings)
+            for task, truth in zip(self.cells.labels, labels, strict=True)
+        ]
+        return hidden, torch.stack(losses)
+
+    def _finish(self, curves: dict[str, list[float]]) -> Trained:
+        order = self.scores.sort(descending=True, stable=True).indices
+        panel = order[: self.k]
+        x = self.cells.batch(np.arange(self.cells.n_cells), panel)
+        self.network.calibrate(x @ self.network.first[panel])
+        self.network.first *= self.cells.gain[:, None]
+        index = order.cpu().numpy()
+        return Trained(
+            genes=self.cells.genes[index],
+            scores=self.scores.cpu().numpy().astype(np.float64)[index],
+            k=self.k,
+            network=self.network,
+            candidates=self.cells.genes,
+            labels=self.cells.labels,
+            curves=curves,
+        )
+
+
+class ScoreOptimizer:
+    """Adam for the scores; with `shared`, one second moment for all genes.
+
+    Adam divides each gene's gradient by its own size, so a gene without any signal wanders as
+    fast as an informative one climbs. With the mean square over the genes within reach of the
+    mask, a gene moves as far as its evidence.
+    """
+
+    def __init__(self, scores: torch.Tensor, lr: float, *, shared: bool) -> None:
+        import torch
+
+        self.scores, self.lr, self.shared = scores, lr, shared
+        self.decay = (0.9, 0.99 if shared else 0.999)
+        self.mean = torch.zeros_like(scores)
+        self.square = torch.zeros(() if shared else scores.shape, device=scores.device)
+        self.steps = 0
+
+    def step(self, gradient: torch.Tensor, reach: int) -> None:
+        """Update the scores in place."""
+        self.steps += 1
+        first, second = self.decay
+        square = gradient.square()
+        self.mean.lerp_(gradient, 1 - first)
+        self.square.lerp_(square.sum() / reach if self.shared else square, 1 - second)
+        size = (self.square / (1 - second**self.steps)).sqrt_().add_(1e-8)
+        self.scores -= self.lr / (1 - first**self.steps) * self.mean / size
+
+
+def _loss(output: torch.Tensor, kind: str, truth: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """Mean loss over the cells that have the label; 0 where none has."""
+    import torch
+
+    if kind == "classification":
+        total = torch.nn.functional.cross_entropy(
+            output,
+            truth,
+            ignore_index=-1,
+            label_smoothing=settings.label_smoothing,
+            reduction="sum",
+        )
+        return total / (truth >= 0).sum().clamp(min=1)
+    seen = ~torch.isnan(truth)
+    squares = (output - torch.where(seen, truth, output.detach())).square()
+    return squares.sum() / seen.sum().clamp(min=1)
