@@ -187,7 +187,7 @@ def _lines(
 
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.6 * columns + 0.6, 3.1 * rows), layout="constrained")
+    figure = Figure(figsize=(3.6 * columns + 2.8, 3.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     handles: dict[str, Any] = {}
     for ax, panel in zip(axes.flat, panels, strict=False):
@@ -211,18 +211,20 @@ def _lines(
         ax.set_xlabel("genes in the panel (k)")
         ax.set_ylabel(axis_label(item))
     blank(axes.flat[len(panels) :])
-    legend(figure, handles, columns)
+    legend(figure, handles, rows)
     if spec.title:
-        figure.suptitle(spec.title)
+        figure.suptitle(spec.title, x=0.02, horizontalalignment="left")
     return figure
 
 
-def legend(figure: Figure, handles: Mapping[str, Any], columns: int) -> None:
-    """One legend for all panels of a figure, below them."""
+def legend(figure: Figure, handles: Mapping[str, Any], rows: int) -> None:
+    """One legend for all panels of a figure, beside them: it takes no height from the panels."""
     figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center",
-        ncols=max(1, min(len(handles), 2 * columns)), fontsize=8, handlelength=3,
-    )  # fmt: skip
+        list(handles.values()),
+        list(handles),
+        loc="outside right center",
+        ncols=max(1, -(-len(handles) // (15 * rows))),
+    )
 
 
 def _dots(
@@ -252,7 +254,7 @@ def _dots(
         ax.set_xlabel(axis_label(item) + "".join(f", k = {k}" for k in summary.ks))
     blank(axes.flat[len(panels) :])
     if spec.title:
-        figure.suptitle(spec.title)
+        figure.suptitle(spec.title, x=0.02, horizontalalignment="left")
     return figure
 
 

@@ -46,7 +46,7 @@ def cost_against_quality(
         return None
     columns = min(3, len(points))
     rows = -(-len(points) // columns)
-    figure = Figure(figsize=(3.6 * columns + 0.6, 3.1 * rows), layout="constrained")
+    figure = Figure(figsize=(3.6 * columns + 2.8, 3.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     handles: dict[str, Any] = {}
     for ax, (dataset, found) in zip(axes.flat, points.items(), strict=False):
@@ -65,7 +65,7 @@ def cost_against_quality(
         ax.set_xlabel("seconds per selection")
         ax.set_ylabel(f"{axis_label(item)}, k = {largest}")
     blank(axes.flat[len(points) :])
-    legend(figure, handles, columns)
+    legend(figure, handles, rows)
     return figure
 
 
@@ -90,7 +90,7 @@ def curves(selections: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
         ks = sorted({int(line["k"]) for line in lines})
         columns = min(3, len(names))
         rows = -(-len(names) // columns)
-        figure = Figure(figsize=(3.4 * columns + 0.6, 2.5 * rows), layout="constrained")
+        figure = Figure(figsize=(3.4 * columns + 2.8, 2.8 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
         handles: dict[str, Any] = {}
         for ax, name in zip(axes.flat, names, strict=False):
@@ -105,7 +105,7 @@ def curves(selections: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
             ax.set_xlabel("epoch")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         blank(axes.flat[len(names) :])
-        legend(figure, handles, columns)
+        legend(figure, handles, rows)
         drawn.append((f"{label}, {dataset}", figure))
     return drawn
 
