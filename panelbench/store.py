@@ -289,11 +289,14 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def _born(pid: int) -> float | None:
-    """Start time of a process, None when there is none with this number."""
+    """Start time of a process, None when there is none with this number or it has ended."""
     import psutil
 
     try:
-        return float(psutil.Process(pid).create_time())
+        process = psutil.Process(pid)
+        # A killed process stays as a zombie until somebody asks for its exit code.
+        ended = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        return None if ended else float(process.create_time())
     except psutil.Error:
         return None
 

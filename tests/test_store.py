@@ -129,6 +129,8 @@ def test_a_mark_is_running_while_its_process_lives_and_lost_afterwards(tmp_path:
     assert store.running(PLACE)
     assert store.attempts(PLACE) == []
     os.kill(child.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not store.running(PLACE), "a zombie runs nothing"
     child.wait()
     child.stdout.close()
     assert not store.running(PLACE)
