@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +106,12 @@ def perform(
         When nothing can be run: bad options, or no data set can be had.
     """
     plan = plan_for(request, settings)
+    limits = plan.suite.limits
+    settings = replace(
+        settings,
+        time_limit=settings.time_limit or limits.time,
+        memory_limit=settings.memory_limit or limits.memory,
+    )
     part = plan if shard is None else plan.shard(*shard)
     done = Done(part)
     if out is not None and len(part.selections) != 1:

@@ -113,15 +113,10 @@ def _request(values: dict[str, Any]) -> Request:
 
 
 def _settings(values: dict[str, Any]) -> Settings:
-    from panelbench.settings import (
-        Settings,
-        default_cache,
-        default_mirrors,
-        parse_retry,
-        parse_size,
-        parse_time,
-    )
+    from panelbench.settings import Settings, default_cache, default_mirrors, parse_retry
+    from panelbench.units import seconds, size
 
+    time, memory = values.get("time_limit"), values.get("memory_limit")
     return Settings(
         results=values["results"].absolute(),
         cache=(values["cache"] or default_cache()).absolute(),
@@ -130,8 +125,8 @@ def _settings(values: dict[str, Any]) -> Settings:
         jobs=values.get("jobs"),
         device=values.get("device", "auto"),
         retry=parse_retry(values.get("retry")),
-        time_limit=parse_time(values.get("time_limit")),
-        memory_limit=parse_size(values.get("memory_limit")),
+        time_limit=None if time is None else seconds(time, "--time-limit"),
+        memory_limit=None if memory is None else size(memory, "--memory-limit"),
         quiet=False,
     )
 

@@ -6,6 +6,7 @@ An unknown key is an error, so a misspelt option can never be ignored silently.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,6 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from panelbench.errors import ConfigError
+from panelbench.units import seconds, size
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+-]*$")]
 
@@ -189,10 +191,22 @@ class FigureSpec(Model):
 
 
 class Limits(Model):
-    """Limits of one run: seconds of wall time, bytes of memory; None means the method's own."""
+    """Limits of one run: ``time: 10m`` and ``memory: 8G``, or seconds and bytes.
 
-    time: Annotated[float, Field(gt=0)] | None = None
-    memory: Annotated[int, Field(gt=0)] | None = None
+    None means what the method declares; options of the command line come first.
+    """
+
+    time: Annotated[float, BeforeValidator(lambda v: _read(seconds, v)), Field(gt=0)] | None = None
+    memory: Annotated[int, BeforeValidator(lambda v: _read(size, v)), Field(gt=0)] | None = None
+
+
+def _read(parse: Callable[[str], float], value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
 
 
 def _entry(key: str) -> Any:
@@ -235,7 +249,15 @@ def parse(model: type[M], data: Any, where: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(model, item) for item in error.errors()]
+        items = error.errors()
+        # A list whose only item is wrong is called too short as well: say the cause only.
+        causes = [item["loc"] for item in items if item["type"] != "too_short"]
+        lines = [
+            _explain(model, item)
+            for item in items
+            if item["type"] != "too_short"
+            or not any(cause[: len(item["loc"])] == item["loc"] for cause in causes)
+        ]
         raise ConfigError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,31 +100,3 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     if not (slash and index.isdigit() and count.isdigit()) or int(index) >= int(count):
         raise ConfigError(f"--shard {text}: write I/N with I from 0 to N-1, for example 0/4")
     return int(index), int(count)
-
-
-def _with_unit(text: str, units: Mapping[str, float], option: str, example: str) -> float:
-    number = text.strip().rstrip("".join(units) + "".join(units).lower()).strip()
-    unit = text.strip()[len(number) :].strip().upper()
-    try:
-        value = float(number) * units[unit] if unit else float(number)
-    except (ValueError, KeyError):
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise ConfigError(f"{option} {text}: write a positive number, for example {example}")
-    return value
-
-
-def parse_time(text: str | None) -> float | None:
-    """Seconds in ``90``, ``90s``, ``10m`` or ``2h``."""
-    if text is None:
-        return None
-    return _with_unit(text, {"S": 1, "M": 60, "H": 3600}, "--time-limit", "90, 10m or 2h")
-
-
-def parse_size(text: str | None) -> int | None:
-    """Bytes in ``500M``, ``8G`` or ``8GiB``; units are powers of 1024."""
-    if text is None:
-        return None
-    short = text.strip().upper().removesuffix("IB").removesuffix("B")
-    units = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
-    return int(_with_unit(short, units, "--memory-limit", "500M or 8G"))

@@ -316,6 +316,23 @@ def test_code_that_changes_under_a_planned_run_is_noticed(tmp_path: Path) -> Non
         perform(job, None)  # type: ignore[arg-type]
 
 
+def test_limits_of_a_suite_hold(bench: Bench) -> None:
+    bench.add_method("hangs", "import time\ntime.sleep(100)\n" + IN_ORDER)
+    suite = {
+        "name": "s",
+        "datasets": [{"dataset": "pbmc68k-reduced", "tasks": ["bulk_labels"]}],
+        "methods": ["hangs"],
+        "ks": [4],
+        "seeds": [0],
+        "limits": {"time": "1s", "memory": "2G"},
+    }
+    (bench.folder / "s.yaml").write_text(json.dumps(suite))
+    bench.call("select", "--suite", "s.yaml", "--methods-dir", "methods")
+    (record,) = _records(bench)
+    assert record.status == "timeout" and "1 s" in record.reason
+    assert record.outside["memory_limit"] == 2 * 1024**3
+
+
 def test_a_record_says_what_it_cost_and_where(bench: Bench) -> None:
     bench.add_method("busy", "import warnings\nwarnings.warn('mind the gap')\n" + IN_ORDER)
     bench.call("select", *bench.own("--method", "busy", "--k", "4"))

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = [
     {"errors", "method", "options"},
-    {"keys", "provenance", "config", "ranking", "metrics", "panel_metrics", "stats"},
+    {"keys", "provenance", "config", "ranking", "units", "metrics", "panel_metrics", "stats"},
     {"registry", "store", "cache", "data"},
     {"evaluators", "settings", "results", "runs", "progress"},
     {"preprocess", "plan", "state", "supervise"},
