@@ -223,7 +223,7 @@ BAD_CALLS: dict[str, tuple[Callable[[Bench], list[str]], list[str]]] = {
 @pytest.mark.parametrize("name", BAD_CALLS)
 def test_bad_calls_end_with_one_clear_message(bench: Bench, name: str) -> None:
     make, words = BAD_CALLS[name]
-    _refused(bench.call("select", *make(bench)), words, bench)
+    _refused(bench.call_here("select", *make(bench)), words, bench)
 
 
 def test_a_panel_that_does_not_fit(bench: Bench) -> None:
@@ -231,12 +231,12 @@ def test_a_panel_that_does_not_fit(bench: Bench) -> None:
     args = ["--data", str(bench.data), "--label", "cell_type", "--panel"]
     _refused(bench.call("evaluate", *args, "p.csv"), ["gg2", "not in data set", "g2"], bench)
     (bench.folder / "p.csv").write_text("gene\ng1\ng1\n")
-    _refused(bench.call("evaluate", *args, "p.csv"), ["g1", "twice"], bench)
-    _refused(bench.call("evaluate", *args, "q.csv"), ["q.csv", "no such file"], bench)
+    _refused(bench.call_here("evaluate", *args, "p.csv"), ["g1", "twice"], bench)
+    _refused(bench.call_here("evaluate", *args, "q.csv"), ["q.csv", "no such file"], bench)
 
 
 def test_report_without_results(bench: Bench) -> None:
-    _refused(bench.call("report", *_own(bench)), ["no results", "panelbench run"], bench)
+    _refused(bench.call_here("report", *_own(bench)), ["no results", "panelbench run"], bench)
 
 
 def test_more_genes_than_there_are_is_a_failed_run(bench: Bench) -> None:
@@ -291,29 +291,29 @@ def test_stages_one_by_one(bench: Bench) -> None:
         assert found.code == 0, found.err
         assert said in found.err
     assert bench.call("report", *args).code == 0
-    listed = bench.call("list", "runs", "--output", "json").json["runs"]
+    listed = bench.call_here("list", "runs", "--output", "json").json["runs"]
     assert [run["status"] for run in listed] == ["ok", "ok"]
-    assert "plain" in bench.call("list", "runs").out
+    assert "plain" in bench.call_here("list", "runs").out
 
 
 def test_lists(bench: Bench) -> None:
-    methods = bench.call("list", "methods", "--output", "json").json["methods"]
+    methods = bench.call_here("list", "methods", "--output", "json").json["methods"]
     assert {"random", "mrmr-f", "hsic-lasso"} <= {line["method"] for line in methods}
-    assert "citeseq" in bench.call("list", "datasets").out
-    assert "demo" in bench.call("list", "suites").out
-    assert bench.call("list", "rnus").code == 2
+    assert "citeseq" in bench.call_here("list", "datasets").out
+    assert "demo" in bench.call_here("list", "suites").out
+    assert bench.call_here("list", "rnus").code == 2
 
 
 def test_clean(bench: Bench) -> None:
     bench.add_method("plain", IN_ORDER)
     bench.call("run", *bench.own("--method", "plain", "--k", "4"))
-    assert bench.call("clean", "runs").code == 2, "without a terminal it wants --yes"
+    assert bench.call_here("clean", "runs").code == 2, "without a terminal it wants --yes"
     assert len(bench.records()) == 2
-    bench.call("clean", "runs", "--method", "other", "--yes")
+    bench.call_here("clean", "runs", "--method", "other", "--yes")
     assert len(bench.records()) == 2
-    bench.call("clean", "runs", "--method", "plain", "--yes")
+    bench.call_here("clean", "runs", "--method", "plain", "--yes")
     assert bench.records() == []
-    assert bench.call("clean", "leftovers").code == 0
+    assert bench.call_here("clean", "leftovers").code == 0
 
 
 def test_the_same_from_python(bench: Bench) -> None:
