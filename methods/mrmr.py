@@ -336,7 +336,7 @@ def _run_library(task: Task, relevance: Literal["f", "rf"]) -> np.ndarray:
 
     # Importing the library silences all warnings of the process.
     with warnings.catch_warnings():
-        from mrmr import mrmr_classif, mrmr_regression  # type: ignore[import-untyped]
+        from mrmr import mrmr_classif, mrmr_regression
 
         run = mrmr_classif if task.target.kind == "classification" else mrmr_regression
         names = run(

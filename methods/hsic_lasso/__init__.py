@@ -76,6 +76,8 @@ def select(task: Task, params: Params) -> Selection:
     NotApplicable
         When there are fewer cells than a block holds, or several outputs to predict.
     """
+    from threadpoolctl import threadpool_limits
+
     _check(task, params)
     if params.backend == "library":
         from .library import select_with_library
@@ -85,14 +87,16 @@ def select(task: Task, params: Params) -> Selection:
     variances = _variances(task.X)
     blocks = shuffles(task.n_cells, params.block_size, params.permutations)
     kernels = BlockKernels(task.X, np.sqrt(variances), blocks, task.n_jobs)
-    dependence = kernels.with_output(_output_coordinates(task.target, blocks))
-    columns = GramColumns(kernels)
-    path = nonnegative_path(
-        dependence,
-        columns,
-        task.k,
-        lambda n: task.progress(n / task.k, f"{n} of {task.k} genes on the path"),
-    )
+    columns = GramColumns(kernels, batch=min(128, 2 * task.k))
+    # The threads share out the sweeps, and none would be gained on the small matrices between.
+    with threadpool_limits(1, "blas"):
+        dependence = kernels.with_output(_output_coordinates(task.target, blocks))
+        path = nonnegative_path(
+            dependence,
+            columns,
+            task.k,
+            lambda n: task.progress(n / task.k, f"{n} of {task.k} genes on the path"),
+        )
     by_weight = np.argsort(-path.beta, kind="stable")
     chosen = np.array(path.active, dtype=np.int64)[by_weight]
     others = score_order(dependence, variances)

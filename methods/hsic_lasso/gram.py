@@ -35,8 +35,8 @@ class BlockKernels:
     blocks
         Cells of each block, from `kernels.shuffles`.
     threads
-        Tiles worked on at once. It does not change the result: each tile's sum is made by one
-        thread, and the tiles are added up in order.
+        Tiles worked on at once, one thread each: BLAS should use one. The number does not change
+        the result, since the tiles are added up in order.
     """
 
     def __init__(
@@ -80,16 +80,14 @@ class BlockKernels:
 
     def _products(self, right: Right) -> np.ndarray:
         from joblib import Parallel, delayed
-        from threadpoolctl import threadpool_limits
 
         n_blocks = len(self.blocks)
         tiles = [slice(start, start + _BLOCKS) for start in range(0, n_blocks, _BLOCKS)]
         total: np.ndarray | None = None
-        with threadpool_limits(1, "blas"):
-            workers = Parallel(self.threads, backend="threading", return_as="generator")
-            for part in workers(delayed(self._tile)(rows, right) for rows in tiles):
-                # float32 within a tile, float64 across: rounding does not grow with the cells.
-                total = part.astype(np.float64) if total is None else np.add(total, part, out=total)
+        workers = Parallel(self.threads, backend="threading", return_as="generator")
+        for part in workers(delayed(self._tile)(rows, right) for rows in tiles):
+            # float32 within a tile, float64 across: rounding does not grow with the cells.
+            total = part.astype(np.float64) if total is None else np.add(total, part, out=total)
         assert total is not None
         return total / n_blocks
 
@@ -114,7 +112,7 @@ class GramColumns:
     """Gram columns on demand, several at a time.
 
     A sweep costs much the same for one column as for many, so each brings along the genes that
-    are most likely to be asked for next: those best correlated with what is left to explain.
+    are most likely to be asked for next.
 
     Parameters
     ----------
@@ -124,16 +122,16 @@ class GramColumns:
         Columns per sweep.
     """
 
-    def __init__(self, kernels: BlockKernels, batch: int = 128) -> None:
+    def __init__(self, kernels: BlockKernels, batch: int) -> None:
         self.kernels, self.batch = kernels, batch
         self.sweeps = 0
         self._known: dict[int, np.ndarray] = {}
 
-    def __call__(self, gene: int, correlations: np.ndarray) -> np.ndarray:
-        """Gram column of a gene, float64 of shape (n_genes,)."""
+    def __call__(self, gene: int, delays: np.ndarray) -> np.ndarray:
+        """Gram column of a gene, float64 of shape (n_genes,); see `lars.nonnegative_path`."""
         if gene not in self._known:
-            likely = np.argsort(-correlations, kind="stable")
-            unknown = [j for j in likely.tolist() if j not in self._known and j != gene]
+            soon = np.argsort(delays, kind="stable")
+            unknown = [j for j in soon.tolist() if j not in self._known and j != gene]
             genes = [gene, *unknown[: self.batch - 1]]
             columns = self.kernels.with_genes(np.array(genes)).T
             self._known.update(zip(genes, np.ascontiguousarray(columns), strict=True))

@@ -69,8 +69,9 @@ def nonnegative_path(
     products
         Inner products of the columns with the output, float64 of shape (n_columns,).
     gram_column
-        ``gram_column(j, correlations)`` gives the inner products of all columns with column j;
-        the present correlations tell which columns are likely to be asked for next.
+        ``gram_column(j, delays)`` gives the inner products of all columns with column j. The
+        delays, one per column, tell which are likely to be asked for next: the step after
+        which each would enter if the path went straight on.
     n_active
         Columns wanted.
     progress
@@ -87,7 +88,7 @@ def nonnegative_path(
     if correlations[first] < _TINY:
         return path
     path.enter(first, correlations[first])
-    gram = gram_column(first, correlations)[:, None]
+    gram = gram_column(first, -correlations)[:, None]
     while True:
         active = path.active
         level = correlations[active].mean()
@@ -112,6 +113,6 @@ def nonnegative_path(
             return path
         else:
             path.enter(entering, level - step)
-            column = gram_column(entering, correlations)
+            column = gram_column(entering, to_enter)
             gram = np.concatenate([gram, column[:, None]], axis=1)
         progress(len(path.active))

@@ -27,7 +27,7 @@ def select_with_library(task: Task, block_size: int, permutations: int) -> Selec
     MethodError
         When the library fails or returns fewer than k genes.
     """
-    from pyHSICLasso import HSICLasso  # type: ignore[import-untyped]
+    from pyHSICLasso import HSICLasso
 
     model = HSICLasso()
     model.input(task.dense(), np.asarray(task.target.values).reshape(-1))
