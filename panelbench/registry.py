@@ -10,7 +10,8 @@ import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def _modules(methods_dirs: Iterable[Path]) -> Iterator[tuple[str, str]]:
 
     for info in pkgutil.iter_modules(shipped.__path__):
         yield f"{shipped.__name__}.{info.name}", str(Path(shipped.__path__[0]) / info.name)
-    for point in entry_points(group=ENTRY_POINTS):
+    for point in _installed():
         yield point.value.partition(":")[0], f"entry point {point.name}"
     for folder in methods_dirs:
         if not folder.is_dir():
@@ -114,6 +115,12 @@ def _modules(methods_dirs: Iterable[Path]) -> Iterator[tuple[str, str]]:
         package = _as_package(folder.resolve())
         for info in pkgutil.iter_modules([str(folder.resolve())]):
             yield f"{package}.{info.name}", str(folder / info.name)
+
+
+@cache
+def _installed() -> tuple[EntryPoint, ...]:
+    # Looking through all installed packages takes longer than a small run.
+    return tuple(entry_points(group=ENTRY_POINTS))
 
 
 def _as_package(folder: Path) -> str:

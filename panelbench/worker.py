@@ -297,11 +297,18 @@ def _die_with_parent(lifeline: int) -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
-def _preload(names: list[str]) -> None:
-    """Import libraries before the fork; what cannot be imported fails in the child, visibly."""
+def _preload(names: list[str]) -> bool:
+    """Import libraries before the fork; what cannot be imported fails in the child, visibly.
+
+    Returns
+    -------
+    Whether anything new was imported.
+    """
+    before = len(sys.modules)
     for name in names:
         with contextlib.suppress(Exception):
             importlib.import_module(_IMPORT_NAMES.get(name, name.replace("-", "_")))
+    return len(sys.modules) > before
 
 
 class _Held:
@@ -311,11 +318,14 @@ class _Held:
         self.path = ""
         self.cells: list[AnnData] = []
 
+    def drop(self) -> None:
+        self.path, self.cells = "", []
+
     def get(self, path: str) -> list[AnnData]:
         if path != self.path:
             from panelbench.preprocess import load
 
-            self.path, self.cells = "", []
+            self.drop()
             self.cells = [load(Path(path))]
             self.path = path
         # The list itself: a child that lets go of the data set must hold no other reference.
@@ -333,7 +343,12 @@ def serve() -> None:
     gc.freeze()
     for line in sys.stdin.buffer:
         job = json.loads(line)
-        _preload(job.get("preload", []))
+        if _preload(job.get("preload", [])):
+            # Frozen objects are not looked at by the children's garbage collections, which would
+            # copy their pages; the data set must not be frozen, since children let go of it.
+            held.drop()
+            gc.collect()
+            gc.freeze()
         loaded: list[AnnData] = []
         if job["stage"] != "prepare":
             with contextlib.suppress(Exception):
