@@ -58,7 +58,7 @@ class Executor:
         for dataset, _ in folds.values():
             if dataset.problem:
                 self._problem(dataset, dataset.problem)
-                summary.outcomes["skipped"] += 1
+                summary.outcomes["no data"] += 1
         todo = [item for item in folds.values() if not item[0].problem]
 
         def one(item: tuple[Dataset, dict[str, int]]) -> tuple[Dataset, Outcome]:
@@ -73,11 +73,10 @@ class Executor:
             pending = [item for item in todo if not self._is_prepared(*item)]
             summary.done_before = len(todo) - len(pending)
             for dataset, outcome in self._each(one, pending):
-                summary.outcomes[outcome.status] += 1
+                status = "no data" if outcome.status == "input" else outcome.status
+                summary.outcomes[status] += 1
                 summary.restored += outcome.cached
-                reporter.done(
-                    f"preprocess {dataset.id}", outcome.status, outcome.seconds, outcome.reason
-                )
+                reporter.done(f"preprocess {dataset.id}", status, outcome.seconds, outcome.reason)
                 if outcome.status != "ok":
                     self._problem(dataset, outcome.reason)
         return summary

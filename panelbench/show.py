@@ -111,7 +111,7 @@ def done(done: Done, settings: Settings, *, as_json: bool, shard: tuple[int, int
 def _failures(found: Iterable[tuple[Run, State]]) -> None:
     bad = [(r, s) for r, s in found if s.status not in ("done", "skipped")]
     # The evaluations of a failed selection say nothing new.
-    bad = [(r, s) for r, s in bad if not s.why.startswith("selection ")]
+    bad = [(r, s) for r, s in bad if r.stage == "select" or not s.why.startswith("selection ")]
     if not bad:
         return
     table = _table("run", "status", "reason", title="Not done")

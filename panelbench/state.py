@@ -22,7 +22,8 @@ class State:
     ----------
     status
         ``done``, a status of its newest record, ``running``, ``to do``, ``stale`` (done before
-        with other code, versions or data) or ``waiting`` (its selection is not there).
+        with other code, versions or data), ``no data`` or ``waiting`` (its selection is not
+        there).
     due
         Whether the next command will do it.
     why
@@ -108,7 +109,7 @@ class States:
         select = self.select(run.select)
         if select.record is None or select.record.status != "ok":
             first = f": {select.why.splitlines()[0]}" if select.why else ""
-            if select.status in ("skipped", "failed", "timeout", "oom"):
+            if select.status in ("skipped", "failed", "timeout", "oom", "no data"):
                 return State(select.status, False, f"selection {select.status}{first}")
             return State("waiting", False, f"its selection is not there ({select.status})")
         state = self._state(run, newest(self.store.attempts(run.address)))
@@ -125,7 +126,7 @@ class States:
             return State("running", False, "another process is at it", record)
         problem = self.problems.get(run.dataset.file) or run.dataset.problem
         if problem:
-            return State("skipped", False, f"data set {run.dataset.id}: {problem}", record)
+            return State("no data", False, problem, record)
         if record is None:
             return State("to do", True)
         return State(record.status, record.status in ALWAYS | self.retry, record.reason, record)
@@ -146,7 +147,8 @@ class States:
 def exit_code(states: Iterable[State]) -> int:
     """0 when every run is done, 3 when some are, 1 when none is.
 
-    A run that makes no sense (skipped) does not count, unless there is no other.
+    A run that makes no sense (skipped) does not count, unless there is no other; one whose data
+    cannot be had does.
     """
     counts = Counter(state.status for state in states)
     if not counts or counts.keys() == {"done"}:

@@ -316,6 +316,19 @@ def test_code_that_changes_under_a_planned_run_is_noticed(tmp_path: Path) -> Non
         perform(job, None)  # type: ignore[arg-type]
 
 
+def test_data_that_cannot_be_had_stop_nobody_else(bench: Bench) -> None:
+    data = ["--dataset", "pbmc68k-reduced", "--dataset", "pbmc3k"]
+    found = bench.call("run", *data, "--task", "bulk_labels", "--method", "random", "--k", "4")
+    assert found.code == 2 and "bulk_labels" in found.err, "a task has to be in all of them"
+    found = bench.call("run", *data, "--method", "random", "--k", "4")
+    assert found.code == 3, found.err
+    assert "preprocess: 2 run (1 no data, 1 ok)" in found.err
+    assert {r.address.dataset for r in _records(bench)} == {"pbmc68k-reduced"}
+    assert "is in no mirror folder" in found.out
+    again = bench.call("report", *data, "--method", "random", "--k", "4")
+    assert "is in no mirror folder" in again.out
+
+
 def test_limits_of_a_suite_hold(bench: Bench) -> None:
     bench.add_method("hangs", "import time\ntime.sleep(100)\n" + IN_ORDER)
     suite = {
