@@ -32,14 +32,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "label_smoothing": 0.1,
         "weight_decay": 0.1,
         "standardize": True,
-        "score_steps": "shared",
+        "class_balance": 0.25,
+        "lr_scores": 3e-3,
     },
     "paper": {
         "input_dropout": 0.0,
         "label_smoothing": 0.0,
         "weight_decay": 0.0,
         "standardize": False,
-        "score_steps": "adam",
+        "class_balance": 0.0,
+        "lr_scores": 1e-2,
     },
 }
 """Values of the parameters that are None: `paper` leaves out what the suite added."""
@@ -65,7 +67,12 @@ class Params:
     dropout
         Probability of dropping a hidden unit.
     input_dropout
-        Probability of dropping the expression of a selected gene in a cell.
+        Probability of dropping the expression of a gene in a cell, where there are at most
+        `cells_per_gene` training cells per panel gene; it falls as their inverse above.
+    cells_per_gene
+        See `input_dropout`.
+    class_balance
+        A class with n training cells weighs n to the power of minus this in its task's loss.
     label_smoothing
         Share of each label that is spread over all classes.
     weight_decay
@@ -74,9 +81,6 @@ class Params:
         Divide each gene by its standard deviation over the training cells.
     lr, lr_scores
         Learning rates of the network and of the scores.
-    score_steps
-        ``"shared"``: the scores' steps are scaled by one size for all genes; ``"adam"``: by each
-        gene's own.
     beta
         Size of the Gumbel noise that perturbs the scores in training.
     tau_start, tau_end
@@ -92,12 +96,13 @@ class Params:
     batch_norm: bool = True
     dropout: float = 0.2
     input_dropout: float | None = None
+    cells_per_gene: float = 25.0
+    class_balance: float | None = None
     label_smoothing: float | None = None
     weight_decay: float | None = None
     standardize: bool | None = None
     lr: float = 1e-3
-    lr_scores: float = 1e-2
-    score_steps: Literal["shared", "adam"] | None = None
+    lr_scores: float | None = None
     beta: float = 0.1
     tau_start: float = 1.0
     tau_end: float = 0.01
@@ -129,8 +134,11 @@ def settings(params: Params) -> Settings:
         "batch_size": found.batch_size >= 2,
         "hidden": len(found.hidden) > 0 and all(width >= 1 for width in found.hidden),
         **{name: 0 <= values[name] < 1 for name in shares},
-        **{name: values[name] >= 0 for name in ("weight_decay", "beta", "lr", "lr_scores")},
-        **{name: values[name] > 0 for name in ("tau_start", "tau_end")},
+        **{
+            name: values[name] >= 0
+            for name in ("weight_decay", "class_balance", "beta", "lr", "lr_scores")
+        },
+        **{name: values[name] > 0 for name in ("tau_start", "tau_end", "cells_per_gene")},
         "anneal": 0 <= found.anneal <= 1,
     }
     wrong = [f"{name} = {values[name]!r}" for name, fits in rules.items() if not fits]

@@ -46,6 +46,14 @@ class Labels:
         """Classes, or columns of the regression target."""
         return len(self.target.classes) or len(self.centre)
 
+    def class_weights(self, power: float) -> torch.Tensor | None:
+        """Weight of each class, ``size ** -power``; 1 on average over cells."""
+        if self.target.kind != "classification" or power == 0:
+            return None
+        sizes = self.values[self.values >= 0].bincount(minlength=self.n_outputs).double()
+        weights = sizes.clamp(min=1) ** -power
+        return (weights * (sizes.sum() / (weights * sizes).sum())).float()
+
 
 class Cells:
     """The cells that have at least one label, and the genes that vary among them.

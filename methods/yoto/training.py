@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,16 +27,17 @@ class Settings:
     batch_norm: bool
     dropout: float
     input_dropout: float
+    cells_per_gene: float
     label_smoothing: float
     weight_decay: float
     standardize: bool
     lr: float
     lr_scores: float
-    score_steps: Literal["shared", "adam"]
     beta: float
     tau_start: float
     tau_end: float
     anneal: float
+    class_balance: float
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,11 @@ def temperature(fraction: float, start: float, end: float) -> float:
     return float(start * (end / start) ** fraction)
 
 
+def input_dropout(settings: Settings, n_cells: int, k: int) -> float:
+    """Rate at which selected genes are dropped: full while cells are few for a panel of k."""
+    return settings.input_dropout * min(1.0, settings.cells_per_gene * k / n_cells)
+
+
 def train(task: Task, settings: Settings) -> Trained:
     """Train scores and network together.
 
@@ -108,6 +114,7 @@ class Trainer:
         self.device = self.cells.device
         self.n_genes = len(self.cells.genes)
         self.k = min(task.k, self.n_genes)
+        self.input_dropout = input_dropout(settings, self.cells.n_cells, self.k)
         setup = torch.Generator().manual_seed(task.int_seed("yoto weights"))
         self.noise = torch.Generator(self.device).manual_seed(task.int_seed("yoto noise"))
         self.shuffle = task.rng("yoto batches")
@@ -121,16 +128,18 @@ class Trainer:
             batch_norm=settings.batch_norm,
             dropout=settings.dropout,
         )
+        self.class_weights = [
+            labels.class_weights(settings.class_balance) for labels in self.cells.labels
+        ]
         first = self.network.first
-        first.grad = torch.zeros_like(first)
+        first.grad, self.scores.grad = torch.zeros_like(first), torch.zeros_like(self.scores)
+        weights = [first, *self.network.parameters()]
         self.optimizer = torch.optim.AdamW(
-            [first, *self.network.parameters()],
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
+            [
+                {"params": weights, "lr": settings.lr, "weight_decay": settings.weight_decay},
+                {"params": [self.scores], "lr": settings.lr_scores, "weight_decay": 0.0},
+            ],
             fused=True,
-        )
-        self.score_optimizer = ScoreOptimizer(
-            self.scores, settings.lr_scores, shared=settings.score_steps == "shared"
         )
         self.selected = torch.empty(0, dtype=torch.int64, device=self.device)
 
@@ -172,7 +181,8 @@ class Trainer:
         gumbel = -torch.empty_like(self.scores).exponential_(generator=self.noise).log_()
         top = TopK(self.scores + self.settings.beta * gumbel, k, tau)
         genes = top.order[: top.reach]
-        x = drop(self.cells.batch(batch, genes), self.settings.input_dropout, self.noise)
+        missing = input_dropout(self.settings, self.cells.n_cells, k)
+        x = drop(self.cells.batch(batch, genes), missing, self.noise)
         weights = self.network.first[genes]
         rows = torch.from_numpy(batch).to(self.device)
         labels = [labels.values[rows] for labels in self.cells.labels]
@@ -189,8 +199,8 @@ class Trainer:
         gradient[self.selected] = 0.0
         self.selected = genes[:k]
         gradient[self.selected] = product[:k]
+        self.scores.grad = top.gradient((product * weights).sum(dim=1)).float()
         self.optimizer.step()
-        self.score_optimizer.step(top.gradient((product * weights).sum(dim=1)).float(), top.reach)
         return losses.detach()
 
     def losses(
@@ -205,8 +215,10 @@ class Trainer:
         hidden = (x[:, :k] @ weights[:k]).requires_grad_()
         outputs = self.network.forward(hidden, self.noise)
         losses = [
-            _loss(outputs[task.target.name], task.target.kind, truth, self.settings)
-            for task, truth in zip(self.cells.labels, labels, strict=True)
+            _loss(outputs[task.target.name], task.target.kind, truth, weight, self.settings)
+            for task, truth, weight in zip(
+                self.cells.labels, labels, self.class_weights, strict=True
+            )
         ]
         return hidden, torch.stack(losses)
 
@@ -228,35 +240,13 @@ class Trainer:
         )
 
 
-class ScoreOptimizer:
-    """Adam for the scores; with `shared`, one second moment for all genes.
-
-    Adam divides each gene's gradient by its own size, so a gene without any signal wanders as
-    fast as an informative one climbs. With the mean square over the genes within reach of the
-    mask, a gene moves as far as its evidence.
-    """
-
-    def __init__(self, scores: torch.Tensor, lr: float, *, shared: bool) -> None:
-        import torch
-
-        self.scores, self.lr, self.shared = scores, lr, shared
-        self.decay = (0.9, 0.99 if shared else 0.999)
-        self.mean = torch.zeros_like(scores)
-        self.square = torch.zeros(() if shared else scores.shape, device=scores.device)
-        self.steps = 0
-
-    def step(self, gradient: torch.Tensor, reach: int) -> None:
-        """Update the scores in place."""
-        self.steps += 1
-        first, second = self.decay
-        square = gradient.square()
-        self.mean.lerp_(gradient, 1 - first)
-        self.square.lerp_(square.sum() / reach if self.shared else square, 1 - second)
-        size = (self.square / (1 - second**self.steps)).sqrt_().add_(1e-8)
-        self.scores -= self.lr / (1 - first**self.steps) * self.mean / size
-
-
-def _loss(output: torch.Tensor, kind: str, truth: torch.Tensor, settings: Settings) -> torch.Tensor:
+def _loss(
+    output: torch.Tensor,
+    kind: str,
+    truth: torch.Tensor,
+    weight: torch.Tensor | None,
+    settings: Settings,
+) -> torch.Tensor:
     """Mean loss over the cells that have the label; 0 where none has."""
     import torch
 
@@ -264,6 +254,7 @@ def _loss(output: torch.Tensor, kind: str, truth: torch.Tensor, settings: Settin
         total = torch.nn.functional.cross_entropy(
             output,
             truth,
+            weight=weight,
             ignore_index=-1,
             label_smoothing=settings.label_smoothing,
             reduction="sum",

@@ -140,13 +140,13 @@ def main() -> None:
             plain.backward(upstream.float())
             # A saturated mask has no gradient left: below 1e-6 of the upstream it counts as none.
             scale = gradient.norm() + 1e-6 * upstream.norm()
-            cells = [
-                f"{k}", f"{tau:g}", f"{top.reach}",
-                f"{(top.soft() - value).abs().max():.1e}",
-                f"{(plain.detach() - value).abs().max():.1e}",
-                f"{(ours - gradient).norm() / scale:.1e}",
-                f"{(leaf.grad - gradient).norm() / scale:.1e}",
-            ]  # fmt: skip
+            errors = (
+                (top.soft() - value).abs().max(),
+                (plain.detach() - value).abs().max(),
+                (ours - gradient).norm() / scale,
+                (leaf.grad - gradient).norm() / scale,
+            )
+            cells = [f"{k}", f"{tau:g}", f"{top.reach}", *(f"{error:.1e}" for error in errors)]
             if not args.quick and (k in (16, 64, d) and tau in (0.01, 0.1, 1.0)):
                 fast = seconds(windowed, scores, k, tau, upstream, repeats=20)
                 slow = seconds(textbook, scores, k, tau, upstream, repeats=2)
