@@ -174,6 +174,13 @@ def test_choices_are_the_librarys_for_other_blocks(size: int, times: int) -> Non
     assert ours.ranking == select(given, Params(size, times, backend="library")).ranking
 
 
+def test_a_longer_path_is_cut_by_coefficient() -> None:
+    longer = select(planted(k=12), Params())
+    cut = select(planted(k=4), Params(path_genes=12))
+    assert list(cut.ranking) == list(longer.ranking)
+    assert list(select(planted(k=12), Params(path_genes=4)).ranking) == list(longer.ranking)
+
+
 def test_choices_are_the_librarys_for_regression() -> None:
     X = np.asarray(planted().X)
     values = X[:, 3] + X[:, 25] + 0.3 * np.random.default_rng(1).normal(size=len(X))

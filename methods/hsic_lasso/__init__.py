@@ -12,7 +12,7 @@ and the kernels are so cheap to make that none is kept.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -36,12 +36,16 @@ class Params:
         Cells per block (B), at least 2.
     permutations
         Shuffles of the cells (M), at least 1.
+    path_genes
+        Genes that the path is followed to before the panel, those of largest coefficient, is cut
+        off; 0 (or fewer than k) means k.
     backend
         ``"panelbench"``, or ``"library"`` to run pyHSICLasso itself.
     """
 
     block_size: int = 5
     permutations: int = 3
+    path_genes: int = 0
     backend: Literal["panelbench", "library"] = "panelbench"
 
 
@@ -62,7 +66,7 @@ class Params:
 def select(task: Task, params: Params) -> Selection:
     """Rank the genes on a non-negative lasso path over block kernels by their coefficients.
 
-    The path ends when gene k + 1 would enter. When it ends before k genes are on it, the panel is
+    The path ends when gene k + 1 (or `path_genes` + 1) would enter. When it ends before k genes are on it, the panel is
     filled with the genes most dependent on the labels (largest HSIC), and the record says so.
 
     `Selection.scores` are the coefficients, 0 for a gene that fills. ``info["path_order"]`` are
@@ -79,6 +83,7 @@ def select(task: Task, params: Params) -> Selection:
     from threadpoolctl import threadpool_limits
 
     _check(task, params)
+    task = replace(task, k=min(max(task.k, params.path_genes), task.n_genes))
     if params.backend == "library":
         from .library import select_with_library
 
@@ -121,10 +126,11 @@ def select(task: Task, params: Params) -> Selection:
 
 
 def _check(task: Task, params: Params) -> None:
-    if params.block_size < 2 or params.permutations < 1:
+    if params.block_size < 2 or params.permutations < 1 or params.path_genes < 0:
         raise InputError(
-            f"hsic-lasso: block_size {params.block_size} with permutations {params.permutations}: "
-            "a block needs at least 2 cells and there must be at least 1 permutation"
+            f"hsic-lasso: block_size {params.block_size}, permutations {params.permutations}, "
+            f"path_genes {params.path_genes}: a block needs at least 2 cells, there must be at "
+            "least 1 permutation and no negative number of genes"
         )
     if task.n_cells < params.block_size:
         raise NotApplicable(
