@@ -6,36 +6,49 @@ import numpy as np
 
 from panelbench.method import Matrix, Selection, Task
 
-_GENES = 512
-"""Genes that are turned into float64 at a time."""
+_CELLS = 512
+"""Cells that are turned into float64 at a time."""
 
 
 def gene_variances(X: Matrix) -> np.ndarray:
     """Population variance of each gene.
 
+    Cells are added up in the same order and groups for an array and for CSR, so both have the
+    same variances to the last bit, and tied genes the same order.
+
     Parameters
     ----------
     X
-        cells x genes, array or CSR.
+        cells x genes, array or CSR; no copy of the whole is made.
 
     Returns
     -------
     float64 array of shape (n_genes,). Exactly 0 for a constant gene, positive for any other.
     """
-    if isinstance(X, np.ndarray):
-        parts = [X[:, start : start + _GENES] for start in range(0, X.shape[1], _GENES)]
-        sums = np.concatenate([part.sum(axis=0, dtype=np.float64) for part in parts])
-        squares = np.concatenate([np.square(part, dtype=np.float64).sum(axis=0) for part in parts])
-        constant = X.max(axis=0) == X.min(axis=0)
-    else:
-        values = X.data.astype(np.float64)
-        sums = np.bincount(X.indices, weights=values, minlength=X.shape[1])
-        squares = np.bincount(X.indices, weights=values**2, minlength=X.shape[1])
-        constant = X.max(axis=0).toarray().ravel() == X.min(axis=0).toarray().ravel()
-    # Both forms add the cells up one by one in their order, so that an array and a CSR matrix of
-    # the same values have the same variances to the last bit, and tied genes the same order.
-    variances = squares / X.shape[0] - (sums / X.shape[0]) ** 2
-    return np.where(constant, 0.0, np.maximum(variances, np.finfo(np.float64).tiny))
+    n_cells, n_genes = X.shape
+    sums, squares = np.zeros(n_genes), np.zeros(n_genes)
+    low, high = np.full(n_genes, np.inf), np.full(n_genes, -np.inf)
+    seen = np.zeros(n_genes, dtype=np.int64)
+    for start in range(0, n_cells, _CELLS):
+        if isinstance(X, np.ndarray):
+            part = X[start : start + _CELLS].astype(np.float64)
+            low, high = np.minimum(low, part.min(axis=0)), np.maximum(high, part.max(axis=0))
+            seen += len(part)
+            sums += part.sum(axis=0)
+            squares += np.square(part, out=part).sum(axis=0)
+            continue
+        held = slice(X.indptr[start], X.indptr[min(start + _CELLS, n_cells)])
+        genes, values = X.indices[held], X.data[held].astype(np.float64)
+        np.minimum.at(low, genes, values)
+        np.maximum.at(high, genes, values)
+        seen += np.bincount(genes, minlength=n_genes)
+        sums += np.bincount(genes, weights=values, minlength=n_genes)
+        squares += np.bincount(genes, weights=values**2, minlength=n_genes)
+    # What CSR does not hold is zero.
+    low = np.where(seen < n_cells, np.minimum(low, 0), low)
+    high = np.where(seen < n_cells, np.maximum(high, 0), high)
+    variances = np.maximum(squares / n_cells - (sums / n_cells) ** 2, np.finfo(np.float64).tiny)
+    return np.where(high > low, variances, 0.0)
 
 
 def score_order(scores: np.ndarray, variances: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from panelbench.errors import InputError, NotApplicable
-from panelbench.method import Matrix, Selection, Target, Task, method
+from panelbench.method import Selection, Target, Task, method
 from panelbench.ranking import gene_variances, score_order
 
 from .gram import BlockKernels, GramColumns
@@ -66,8 +66,9 @@ class Params:
 def select(task: Task, params: Params) -> Selection:
     """Rank the genes on a non-negative lasso path over block kernels by their coefficients.
 
-    The path ends when gene k + 1 (or `path_genes` + 1) would enter. When it ends before k genes are on it, the panel is
-    filled with the genes most dependent on the labels (largest HSIC), and the record says so.
+    The path ends when gene k + 1 (or `path_genes` + 1) would enter. When it ends before k genes
+    are on it, the panel is filled with the genes most dependent on the labels (largest HSIC), and
+    the record says so.
 
     `Selection.scores` are the coefficients, 0 for a gene that fills. ``info["path_order"]`` are
     the genes in order of entry with ``info["path_levels"]``, the lambda of their entry, and
@@ -89,7 +90,7 @@ def select(task: Task, params: Params) -> Selection:
 
         return select_with_library(task, params.block_size, params.permutations)
 
-    variances = _variances(task.X)
+    variances = gene_variances(task.X)
     blocks = shuffles(task.n_cells, params.block_size, params.permutations)
     kernels = BlockKernels(task.X, np.sqrt(variances), blocks, task.n_jobs)
     columns = GramColumns(kernels, batch=min(128, 2 * task.k))
@@ -152,9 +153,3 @@ def _output_coordinates(target: Target, blocks: np.ndarray) -> np.ndarray:
     spread = values.std()
     scaled = (values / (spread if spread > 0 else 1)).astype(np.float32)
     return gaussian_coordinates(scaled[blocks][:, :, None])
-
-
-def _variances(X: Matrix, genes: int = 512) -> np.ndarray:
-    """Gene variances, some genes at a time: the copies this makes would outweigh all else."""
-    starts = range(0, X.shape[1], genes)
-    return np.concatenate([gene_variances(X[:, start : start + genes]) for start in starts])
