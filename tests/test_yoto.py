@@ -352,7 +352,7 @@ def test_impossible_parameters_are_named(task: Task, wrong: dict[str, Any], mess
         run(task, **wrong)
 
 
-def planted(seed: int, n_cells: int = 4000, n_genes: int = 500) -> tuple[Task, set[int]]:
+def planted(seed: int, n_cells: int = 8000, n_genes: int = 500) -> tuple[Task, set[int]]:
     """Six classes: three marked by a gene each, halved by an XOR that no single gene shows."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n_cells, n_genes)).astype(np.float32)
@@ -371,7 +371,7 @@ def test_planted_genes_and_an_xor_pair_are_found() -> None:
     found, univariate = [], []
     for seed in range(5):
         task, truth = planted(seed)
-        chosen = yoto.select(task, yoto.Params(epochs=100, lr=3e-3))
+        chosen = yoto.select(task, yoto.Params(epochs=60, lr=3e-3))
         found.append(truth <= set(panel(chosen, 10)))
         univariate.append({3, 4} <= set(panel(select_by_f(task, Params()), 10)))
     assert sum(found) >= 4

@@ -35,7 +35,7 @@ class YotoPredictor:
         kinds: Mapping[str, str],
         vectors: Sequence[str] = (),
     ) -> None:
-        self.genes = [str(gene) for gene in genes]
+        self.genes: Sequence[str] = [str(gene) for gene in genes]
         self.layers = [_contiguous(layer) for layer in layers]
         self.heads = {task: _contiguous(layer) for task, layer in heads.items()}
         self.kinds = dict(kinds)
@@ -98,7 +98,7 @@ class YotoPredictor:
         for name, (weight, bias) in named:
             arrays[f"{name}.weight"], arrays[f"{name}.bias"] = weight, bias
         return arrays, {
-            "genes": self.genes,
+            "genes": list(self.genes),
             "n_layers": len(self.layers),
             "tasks": [[name, self.kinds[name], name in self.vectors] for name in self.heads],
         }

@@ -74,7 +74,8 @@ class Trained:
 def panel_size(fraction: float, n_genes: int, k: int, anneal: float) -> int:
     """Genes kept at a fraction of the training: geometric from all to k, reached at `anneal`."""
     left = max(0.0, 1 - fraction / anneal) if anneal > 0 else 0.0
-    return max(k, round(k * (n_genes / k) ** left))
+    kept: int = max(k, round(k * (n_genes / k) ** left))
+    return kept
 
 
 def temperature(fraction: float, start: float, end: float) -> float:
@@ -190,12 +191,12 @@ class Trainer:
         hidden, losses = self.losses(x, weights, k, labels)
         for parameter in self.network.parameters():
             parameter.grad = None
-        losses.mean().backward()
+        losses.mean().backward()  # type: ignore[no-untyped-call]
         # One product gives the gradient of the selected weights, and that of the mask for all
         # genes within reach; no other gene has one. The mask itself is 1 for the first k.
-        product = x.T @ hidden.grad
-        gradient = self.network.first.grad
-        assert gradient is not None
+        delta, gradient = hidden.grad, self.network.first.grad
+        assert delta is not None and gradient is not None
+        product = x.T @ delta
         gradient[self.selected] = 0.0
         self.selected = genes[:k]
         gradient[self.selected] = product[:k]

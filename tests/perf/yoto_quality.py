@@ -3,6 +3,7 @@
     python tests/perf/yoto_quality.py                                     # the defaults
     python tests/perf/yoto_quality.py --variant preset=paper --variant "beta=0.3, epochs=200"
     python tests/perf/yoto_quality.py --classical --datasets mca_gut
+    python tests/perf/yoto_quality.py --single --datasets mca_gut --k 64
     python tests/perf/yoto_quality.py --missing 0.5 0.9 --datasets mca_gut --k 64
 
 Needs the data folder (``../shared/data``, or --data). Splits are 80/20, stratified by the first
@@ -152,7 +153,15 @@ def runs(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Any]]:
                 for text in variants:
                     given = {"epochs": EPOCHS[name]} | ast.literal_eval(_as_dict(text))
                     params = yoto.Params(**given)
-                    for share in args.missing or [0.0]:
+                    for task in split.labels if args.single else []:
+                        what = f"{text or 'defaults'}, {task} alone"
+                        yield (
+                            base | {"variant": what, "epochs": params.epochs},
+                            lambda x=split, t=task, r=base, p=params: yoto_run(
+                                x, {t: x.labels[t]}, r["k"], r["seed"], p
+                            ),
+                        )
+                    for share in [] if args.single else args.missing or [0.0]:
                         for hidden in split.labels if share else [""]:
                             labels = dict(split.labels)
                             if hidden:
@@ -201,6 +210,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variant", action="append", help='parameters, as "beta=0.3, epochs=200"')
     parser.add_argument("--classical", action="store_true", help="mRMR-f, mRMR-rf, HSIC Lasso")
+    parser.add_argument("--single", action="store_true", help="one training per task")
     parser.add_argument(
         "--missing", type=float, nargs="+", help="hide a share of one task's labels"
     )
