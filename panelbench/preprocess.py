@@ -102,6 +102,8 @@ def load(path: Path) -> AnnData:
 
     try:
         adata = anndata.read_h5ad(path)
+    except MemoryError:
+        raise
     except Exception as error:  # h5py and anndata raise many kinds for a damaged file
         raise DataError(
             f"{path}: prepared data cannot be read ({error}); run preprocess again"

@@ -132,6 +132,14 @@ def test_each_field_of_an_identity_changes_the_key() -> None:
         assert digest(dict(run.identity)) == run.key
 
 
+def test_each_seed_has_a_fold_of_its_own() -> None:
+    dataset = _plan().datasets[0]
+    assert len({dataset.split_key(seed) for seed in range(5)}) == 5
+    for name in dataset.split_identity:
+        flipped = {**dataset.split_identity, name: "something else"}
+        assert replace(dataset, split_identity=flipped).split_key(0) != dataset.split_key(0), name
+
+
 def test_shuffled_plan_has_the_same_keys() -> None:
     shuffled = {
         name: list(reversed(value)) if isinstance(value, list) else value

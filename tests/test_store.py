@@ -78,6 +78,19 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_has_its_name_only_when_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: Path, target: Path) -> Path:
+        assert self.parent == target.parent and self.read_text() == "whole"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "x.json", "whole")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_foreign_file_is_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write(_record())

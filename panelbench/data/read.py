@@ -159,6 +159,8 @@ def _open_h5ad(path: Path) -> AnnData:
         return anndata.read_h5ad(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except MemoryError:
+        raise
     except Exception as error:  # h5py and anndata raise many kinds for a damaged file
         import h5py
 
