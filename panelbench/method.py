@@ -180,6 +180,11 @@ class Predictor(Protocol):
         """Regression outputs, shape (n_cells,) or (n_cells, n_outputs)."""
         ...
 
+    # A method that declares `modes` also offers ``in_mode(name) -> Predictor``: the same
+    # trained network read in another way, with `genes` of its own. One that declares
+    # `reconstructs` also offers ``reconstruct(X) -> np.ndarray``: expression of all genes of the
+    # training cells in their order, shape (n_cells, n_genes), in the representation of `needs`.
+
     def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Arrays and JSON-ready facts from which `load` rebuilds the predictor."""
         ...
@@ -241,6 +246,11 @@ class Method:
         Accepts regression targets.
     predictor
         Class of the predictor it may return, or None.
+    modes
+        Ways to read the predictor, each a row of its own in tables; the first is how it predicts
+        as returned. Empty when there is only one.
+    reconstructs
+        The predictor also reconstructs the expression of all genes from those it reads.
     sparse_selection, end_to_end
         Columns of the YOTO paper's Table 1: the selection is exactly sparse; selection and
         prediction are trained together.
@@ -275,6 +285,8 @@ class Method:
     multitask: bool = False
     regression: bool = False
     predictor: type[Predictor] | None = None
+    modes: tuple[str, ...] = ()
+    reconstructs: bool = False
     sparse_selection: bool = True
     end_to_end: bool = False
     nested: bool = True
