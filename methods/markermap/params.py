@@ -1,0 +1,241 @@
+"""Parameters of the five methods, their presets, and the settings of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from panelbench.errors import InputError
+
+from .stopping import Form
+
+Variant = Literal["markermap", "markermap-joint", "markermap-unsup", "concrete-vae", "gumbel-vae"]
+Readout = Literal["argmax", "noisy"]
+
+
+@dataclass(frozen=True)
+class Params:
+    """Parameters that all five methods share.
+
+    Attributes
+    ----------
+    preset
+        ``"paper"``: the settings of the published benchmark. ``"robust"``: repaired where those
+        cannot work. It gives the values of the parameters that are None (see `PRESETS`).
+    hidden
+        Width of all hidden layers; None takes the paper's: 64 below 1000 genes, 256 up to 4000,
+        500 beyond.
+    latent
+        Latent variables.
+    batch_size
+        Cells per step; a last batch of a single cell is left out.
+    min_epochs, max_epochs
+        Fewest and most passes over the training cells. A validation set is never trained on.
+    early_stop
+        How patience is counted: see `stopping.EarlyStop`.
+    patience
+        Epochs without a better validation loss after which training ends.
+    lr
+        Learning rate; None searches for it.
+    max_lr
+        Largest learning rate of the search.
+    lr_steps
+        Steps of the search, but no more than the training may have.
+    t_start, t_decay, t_min
+        Temperature: its first value, its factor per epoch, its floor.
+    kl_weight
+        Weight of the Kullback-Leibler term in the reconstruction loss.
+    clamp_variance
+        Keep every gene's predicted log-variance within [-10, 10].
+    validation_noise
+        Draw the latent variables in validation, instead of taking their mean.
+    sample
+        The same in the predictor's reconstruction, from a stored seed.
+    """
+
+    preset: Literal["paper", "robust"] = "paper"
+    hidden: int | None = None
+    latent: int = 16
+    batch_size: int = 64
+    min_epochs: int = 25
+    max_epochs: int = 100
+    early_stop: Form | None = None
+    patience: int | None = None
+    lr: float | None = None
+    max_lr: float | None = None
+    lr_steps: int = 500
+    t_start: float = 3.0
+    t_decay: float | None = None
+    t_min: float | None = None
+    kl_weight: float = 0.1
+    clamp_variance: bool | None = None
+    validation_noise: bool | None = None
+    sample: bool = False
+
+
+@dataclass(frozen=True)
+class MarkerMapParams(Params):
+    """Parameters of MarkerMap.
+
+    Attributes
+    ----------
+    beta
+        Share of the running logits that a batch keeps.
+    """
+
+    beta: float = 0.95
+
+
+@dataclass(frozen=True)
+class JointParams(MarkerMapParams):
+    """Parameters of joint MarkerMap.
+
+    Attributes
+    ----------
+    tradeoff
+        Weight of the reconstruction, between 0 and 1; the classification has the rest.
+    per_gene
+        Divide the reconstruction loss, a sum over genes, by their number: without it the weight of
+        the classification is that of a few genes.
+    """
+
+    tradeoff: float = 0.5
+    per_gene: bool | None = None
+
+
+@dataclass(frozen=True)
+class ConcreteParams(Params):
+    """Parameters of the concrete VAE.
+
+    Attributes
+    ----------
+    readout
+        How the panel is read: see `selector.Concrete`.
+    """
+
+    readout: Readout | None = None
+
+
+_PAPER: dict[str, Any] = {
+    "early_stop": "sticky",
+    "patience": 3,
+    "max_lr": 1e-4,
+    "t_decay": 0.95,
+    "t_min": 1e-4,
+    "clamp_variance": False,
+    "validation_noise": True,
+    "per_gene": False,
+    "readout": "noisy",
+}
+_ROBUST: dict[str, Any] = {
+    "early_stop": "late",
+    "patience": 3,
+    "max_lr": 1e-3,
+    "t_decay": 0.95,
+    "t_min": 1e-4,
+    "clamp_variance": True,
+    "validation_noise": False,
+    "per_gene": True,
+    "readout": "argmax",
+}
+
+PRESETS: dict[str, dict[Variant, dict[str, Any]]] = {
+    "paper": {
+        "markermap": _PAPER | {"max_lr": 1e-3},
+        "markermap-joint": _PAPER,
+        "markermap-unsup": _PAPER | {"patience": 4},
+        "concrete-vae": _PAPER | {"t_decay": 0.99},
+        "gumbel-vae": _PAPER | {"max_lr": 1e-5, "patience": 10, "t_min": 1e-3},
+    },
+    "robust": {
+        "markermap": _ROBUST,
+        "markermap-joint": _ROBUST,
+        "markermap-unsup": _ROBUST,
+        "concrete-vae": _ROBUST,
+        "gumbel-vae": _ROBUST,
+    },
+}
+"""Values of the parameters that are None, by preset and method."""
+
+_TRADEOFF: dict[Variant, float] = {"markermap": 0.0}  # 1, reconstruction alone, for the others
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training is done with; the parameters describe each field."""
+
+    variant: Variant
+    hidden: int
+    latent: int
+    batch_size: int
+    min_epochs: int
+    max_epochs: int
+    early_stop: Form
+    patience: int
+    lr: float | None
+    max_lr: float
+    lr_steps: int
+    t_start: float
+    t_decay: float
+    t_min: float
+    kl_weight: float
+    clamp_variance: bool
+    validation_noise: bool
+    sample: bool
+    beta: float
+    tradeoff: float
+    per_gene: bool
+    readout: Readout
+
+
+def width(n_genes: int) -> int:
+    """Hidden width for a number of genes; gives the paper's for each of its data sets."""
+    if n_genes < 1000:
+        return 64
+    return 256 if n_genes <= 4000 else 500
+
+
+def temperature(settings: Settings, epoch: int) -> float:
+    """Temperature of an epoch, counted from 0."""
+    return max(settings.t_min, settings.t_start * settings.t_decay**epoch)
+
+
+def settings(variant: Variant, params: Params, n_genes: int) -> Settings:
+    """Settings of a training, checked, with the preset's values where a parameter is None.
+
+    Raises
+    ------
+    InputError
+        When parameters are out of range; it names them.
+    """
+    given = {item.name: getattr(params, item.name) for item in fields(params)}
+    preset = PRESETS[given.pop("preset")][variant]
+    values: dict[str, Any] = {
+        **preset,
+        "hidden": width(n_genes),
+        "lr": None,
+        "beta": 0.0,
+        "tradeoff": _TRADEOFF.get(variant, 1.0),
+    }
+    values |= {name: value for name, value in given.items() if value is not None}
+    # At 0 and 1 only one loss is left, and dividing it would change nothing but its size.
+    values["per_gene"] = values["per_gene"] and 0 < values["tradeoff"] < 1
+    found = Settings(variant=variant, **values)
+    rules = {
+        **{name: values[name] >= 1 for name in ("hidden", "latent", "patience", "lr_steps")},
+        "batch_size": found.batch_size >= 2,
+        "min_epochs": found.min_epochs >= 1,
+        "max_epochs": found.max_epochs >= found.min_epochs,
+        "lr": found.lr is None or found.lr > 0,
+        "max_lr": found.max_lr > 1e-8,
+        "t_start": found.t_start > 0,
+        "t_decay": 0 < found.t_decay <= 1,
+        "t_min": found.t_min > 0,
+        "kl_weight": found.kl_weight >= 0,
+        "beta": 0 <= found.beta < 1,
+        "tradeoff": 0 <= found.tradeoff <= 1,
+    }
+    wrong = [f"{name} = {values[name]!r}" for name, fits in rules.items() if not fits]
+    if wrong:
+        raise InputError(f"{variant}: out of range: {', '.join(wrong)}")
+    return found
