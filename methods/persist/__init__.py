@@ -1,0 +1,352 @@
+"""PERSIST: genes chosen together by a network that sees only whether each is detected.
+
+Elimination closes most of one gate per gene (`gates`) under a penalty found by trials (`search`).
+Selection then lets k rows settle on one gene each (`mask`), with a fresh network and a temperature
+that falls from 10 to 0.01. Both stages share one training loop (`training`).
+
+Source: Covert et al. 2023 (doi 10.1038/s41467-023-37392-1). The panel always holds k different
+genes: rows that agree on a gene are drawn anew after each epoch but the last, and what is still
+missing at the end is filled with the next most probable genes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from panelbench.errors import InputError, MethodError, NotApplicable
+from panelbench.method import Selection, Task, method
+
+from .predictor import PersistPredictor
+
+if TYPE_CHECKING:
+    from .data import Cells
+    from .network import Loss
+    from .search import Found
+    from .stages import Selected
+
+__all__ = ["Params", "PersistPredictor", "UnsupParams", "select", "select_unsupervised"]
+
+FEW_STEPS = 8000
+"""With fewer steps of selection, rows drawn anew may not settle where the data say."""
+
+
+@dataclass(frozen=True)
+class _Params:
+    """Parameters of both methods.
+
+    Attributes
+    ----------
+    eliminate_epochs, select_epochs
+        Passes over the training cells: of each trial of the elimination, at most; of the
+        selection, at most.
+    batch_size
+        Cells per step.
+    lr
+        Learning rate.
+    hidden
+        Widths of the hidden layers.
+    target
+        Genes that elimination should leave. 0: no elimination. None: ten per panel gene, at least
+        500; no elimination where that is half of the genes or more.
+    tol
+        Share of `target` by which elimination may miss it.
+    max_trials
+        Penalties that elimination tries before it falls back on bisection.
+    lam_init
+        First penalty; None: 0.01 with the hurdle loss, else 0.0001.
+    t_start, t_end
+        Temperature at the first and after the last step of each training.
+    preselected
+        Genes that must be on the panel, and that the network sees from the start. They count
+        within k and head the ranking.
+    strict
+        Fail where rows agree on a gene, instead of filling up the panel.
+    validate
+        Keep validation cells, where the split has such, out of the training and record their
+        loss. They decide nothing.
+    """
+
+    eliminate_epochs: int = 250
+    select_epochs: int = 250
+    batch_size: int = 64
+    lr: float = 1e-3
+    hidden: tuple[int, ...] = (128, 128)
+    target: int | None = None
+    tol: float = 0.2
+    max_trials: int = 10
+    lam_init: float | None = None
+    t_start: float = 10.0
+    t_end: float = 0.01
+    preselected: tuple[str, ...] = ()
+    strict: bool = False
+    validate: bool = False
+
+
+@dataclass(frozen=True)
+class Params(_Params):
+    """Parameters of PERSIST with labels.
+
+    Attributes
+    ----------
+    draws
+        Masks that the soft predictor averages over.
+    """
+
+    draws: int = 16
+
+
+@dataclass(frozen=True)
+class UnsupParams(_Params):
+    """Parameters of PERSIST without labels.
+
+    Attributes
+    ----------
+    loss
+        ``"hurdle"`` or ``"mse"``, the squared error alone.
+    """
+
+    loss: Literal["hurdle", "mse"] = "hurdle"
+
+
+_DECLARED: dict[str, Any] = {
+    "nested": False,
+    "gpu": "optional",
+    "minutes": 240.0,
+    "libraries": ("torch",),
+    "cite": "Covert et al. 2023",
+}
+
+
+@method(
+    "persist",
+    params=Params,
+    label="PERSIST",
+    supervised=True,
+    predictor=PersistPredictor,
+    modes=("soft", "hard"),
+    sparse_selection=False,
+    end_to_end=True,
+    needs="binary",
+    **_DECLARED,
+)
+def select(task: Task, params: Params) -> Selection:
+    """Panel and classifier from which genes are detected in each cell (Covert et al. 2023).
+
+    `Selection.scores` are the probabilities with which the rows of the mask choose the genes.
+
+    Raises
+    ------
+    InputError
+        When a parameter is out of range, a preselected gene is unknown, or k exceeds the genes.
+    MethodError
+        When `strict` is set and rows agree on a gene.
+    """
+    from .network import cross_entropy
+
+    if not params.draws >= 1:
+        raise InputError(f"persist: out of range: draws = {params.draws!r}")
+    return _select(task, params, cross_entropy, len(task.target.classes), 1e-4)
+
+
+@method(
+    "persist-unsup",
+    params=UnsupParams,
+    label="PERSIST (unsupervised)",
+    needs="prepared",
+    sparse_selection=True,
+    **_DECLARED,
+)
+def select_unsupervised(task: Task, params: UnsupParams) -> Selection:
+    """Panel whose detection pattern predicts the expression of all genes (Covert et al. 2023).
+
+    The network predicts `Task.X` as prepared from which panel genes are detected; that is read
+    from the counts, or from `Task.X` where there are none and it is not scaled.
+
+    Raises
+    ------
+    InputError, MethodError
+        As with labels.
+    NotApplicable
+        When there are no counts and the values go below zero.
+    """
+    from .network import hurdle, squared_error
+
+    if params.loss not in ("hurdle", "mse"):
+        raise InputError(f"persist-unsup: loss is hurdle or mse, not {params.loss!r}")
+    if params.loss == "hurdle":
+        return _select(task, params, hurdle, 2 * task.n_genes, 1e-2)
+    return _select(task, params, squared_error, task.n_genes, 1e-4)
+
+
+def _select(task: Task, params: _Params, loss: Loss, n_outputs: int, lam_init: float) -> Selection:
+    """Run both stages on one thread: the matrices are small, and `n_jobs` changes nothing."""
+    import torch
+
+    from .data import columns, load
+    from .stages import Problem
+
+    _check(task, params)
+    supervised = isinstance(params, Params)
+    preselected = columns(task, params.preselected)
+    cells = load(task, supervised=supervised, validate=params.validate)
+    problem = Problem(task, cells, loss, n_outputs, tuple(params.hidden), preselected)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        found, selected = _stages(problem, params, lam_init)
+        info = _info(task, selected, found)
+        ranking = np.r_[preselected, selected.genes]
+        predictor = None
+        if isinstance(params, Params):
+            predictor = _predictor(task, params, selected, ranking)
+            info |= _accuracy(task, predictor, cells)
+    finally:
+        torch.set_num_threads(threads)
+    if params.strict and selected.refilled:
+        raise MethodError(
+            f"persist: {selected.refilled} of {len(selected.rows)} rows chose a gene that another "
+            "row has; train longer (select_epochs), ask for fewer genes, or leave strict out"
+        )
+    return Selection(
+        ranking=task.genes[ranking].tolist(),
+        scores=np.r_[np.ones(len(preselected)), selected.scores],
+        predictor=predictor,
+        info=info,
+    )
+
+
+def _check(task: Task, params: _Params) -> None:
+    rules = {
+        **{
+            name: getattr(params, name) >= 1
+            for name in ("eliminate_epochs", "select_epochs", "batch_size", "max_trials")
+        },
+        "lr": params.lr > 0,
+        "hidden": len(params.hidden) > 0 and all(width >= 1 for width in params.hidden),
+        "target": not params.target or params.target >= task.k,
+        "tol": 0 < params.tol < 1,
+        "lam_init": params.lam_init is None or params.lam_init > 0,
+        "t_start": params.t_start >= params.t_end,
+        "t_end": params.t_end > 0,
+    }
+    values = {item.name: getattr(params, item.name) for item in fields(params)}
+    wrong = [f"{name} = {values[name]!r}" for name, fits in rules.items() if not fits]
+    if wrong:
+        raise InputError(f"persist: out of range: {', '.join(wrong)}")
+    if task.k > task.n_genes:
+        raise InputError(f"persist: k = {task.k} is more than the {task.n_genes} genes there are")
+    if task.n_cells < 2:
+        raise NotApplicable(f"persist: needs at least 2 training cells, found {task.n_cells}")
+
+
+def _stages(problem: Any, params: _Params, lam_init: float) -> tuple[Found | None, Selected]:
+    """Eliminate, if that is worth it, and select."""
+    from .stages import eliminate, select
+    from .training import Settings
+
+    task = problem.task
+    candidates, n_rows = problem.candidates, task.k - len(problem.preselected)
+    target = elimination_target(task.k, len(candidates)) if params.target is None else params.target
+    common = (params.batch_size, params.lr, params.t_start, params.t_end)
+    found, share = None, 0.0
+    # Where the target is as good as all genes, there is nothing to eliminate.
+    if 0 < target < len(candidates) and len(candidates) - target > params.tol * target:
+        share = 0.5
+        found = eliminate(
+            problem,
+            Settings(params.eliminate_epochs, *common),
+            target,
+            at_least=n_rows,
+            tol=params.tol,
+            max_trials=params.max_trials,
+            start=lam_init if params.lam_init is None else params.lam_init,
+            progress=lambda fraction, text: task.progress(share * fraction, text),
+        )
+        candidates = found.genes
+    selected = select(
+        problem,
+        Settings(params.select_epochs, *common),
+        n_rows,
+        candidates,
+        progress=lambda fraction, text: task.progress(share + (1 - share) * fraction, text),
+    )
+    return found, selected
+
+
+def elimination_target(k: int, n_genes: int) -> int:
+    """Candidates to keep by default, 0 where elimination would not pay.
+
+    500 is the original's choice, ten per gene that of the MarkerMap benchmark.
+    """
+    target = max(500, 10 * k)
+    return target if target < n_genes / 2 else 0
+
+
+def _info(task: Task, selected: Selected, found: Found | None) -> dict[str, Any]:
+    history = selected.history
+    rows = task.genes[selected.rows].tolist()
+    info: dict[str, Any] = {
+        "converged": history.converged,
+        "epochs": len(history.loss),
+        "steps": history.steps,
+        "temperature": round(history.temperature, 6),
+        "rows": rows,
+        "unique": len(set(rows)),
+        "refilled": selected.refilled,
+        "candidates": len(selected.inputs),
+        "lambda": [[trial.penalty, trial.n_open] for trial in found.trials] if found else [],
+        "fallback": found.fallback if found else "none",
+        "curves": {"loss": history.loss, "repaired": history.repaired},
+    }
+    if history.validation:
+        info["curves"]["validation loss"] = history.validation
+    if history.steps < FEW_STEPS and not history.converged:
+        info["warning"] = (
+            f"selection took {history.steps} steps; below {FEW_STEPS} chance may decide some "
+            "genes: raise select_epochs"
+        )
+    return info
+
+
+def _predictor(
+    task: Task, params: Params, selected: Selected, ranking: np.ndarray
+) -> PersistPredictor:
+    """Soft masks at the final temperature of the schedule, whether or not training got there."""
+    n_seen = len(selected.inputs) - selected.mask.theta.shape[1]
+    masks = selected.mask.masks(params.draws, params.t_end).cpu().numpy()
+    chosen = ranking[: len(ranking) - selected.refilled]
+    place = {column: i for i, column in enumerate(selected.inputs.tolist())}
+    return PersistPredictor(
+        task=task.target.name,
+        all_genes=task.genes.tolist(),
+        panel=task.genes[ranking].tolist(),
+        columns=selected.inputs,
+        masks=np.concatenate([np.ones((params.draws, n_seen), np.float32), masks], axis=1),
+        chosen=np.array([place[column] for column in chosen.tolist()], dtype=np.int64),
+        layers=[
+            (
+                np.ascontiguousarray(weight.detach().cpu().numpy().T),
+                bias.detach().cpu().numpy().copy(),
+            )
+            for weight, bias in selected.network.layers
+        ],
+    )
+
+
+def _accuracy(task: Task, predictor: PersistPredictor, cells: Cells) -> dict[str, Any]:
+    """Soft and hard accuracy on held-out cells, where there are such, else on training cells."""
+    held_out = len(cells.held_out) > 0
+    rows = cells.held_out if held_out else cells.training
+    inputs, truth = cells.inputs.cpu().numpy()[rows], task.target.values[rows]
+    found: dict[str, Any] = {"accuracy_on": "validation cells" if held_out else "training cells"}
+    place = {gene: column for column, gene in enumerate(task.genes.tolist())}
+    for mode in ("soft", "hard"):
+        reader = predictor.in_mode(mode)
+        X = inputs[:, [place[gene] for gene in reader.genes]]
+        right = reader.predict_proba(task.target.name, X).argmax(axis=1) == truth
+        found[f"train_accuracy_{mode}"] = round(float(right.mean()), 5)
+    gap = found["train_accuracy_hard"] - found["train_accuracy_soft"]
+    return found | {"hard_minus_soft": round(gap, 5)}
