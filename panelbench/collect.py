@@ -66,10 +66,12 @@ def collect(plan: Plan, store: Store) -> Results:
         record = lookup(select, lambda r, k=select.k: _long_enough(r, k))  # type: ignore[misc]
         found[select.key] = record
         selections.append(_selection(select, record, _problem(select.dataset, facts)))
-    scores = [
-        _score(run, lookup(run), found[run.select.key], _problem(run.dataset, facts))
-        for run in plan.evaluations
-    ]
+    scores = []
+    for run in plan.evaluations:
+        record = lookup(run)
+        line = _score(run, record, found[run.select.key], _problem(run.dataset, facts))
+        line["arrays"] = str(store.arrays_path(record)) if record and run.kind != "" else ""
+        scores += [{**line, "noise": level} for level in run.levels]
     return Results(
         suite=plan.suite,
         rows=plan.rows,
@@ -120,6 +122,7 @@ def _selection(run: SelectRun, record: Record | None, problem: str) -> dict[str,
         "tasks": run.tasks,
         "k": run.k,
         "seed": run.seed,
+        "noise": run.noise,
         "status": status,
         "reason": reason,
         **_cost(record),
@@ -148,7 +151,7 @@ def _score(
         "method": run.select.method,
         "evaluator": run.evaluator_variant,
         "task": run.task.name,
-        "kind": run.task.kind,
+        "kind": run.kind,
         "k": run.k,
         "seed": run.select.seed,
         "status": status,
@@ -157,6 +160,8 @@ def _score(
         "classes": list(result.get("classes") or ()),
         "per_class_f1": dict(result.get("per_class_f1") or {}),
         "confusion": list(result.get("confusion") or ()),
+        "by_class": dict(result.get("by_class") or {}),
+        "beyond": int(result.get("genes_read", 0)) > int(result.get("panel_size", 0)),
         "notes": list(result.get("notes") or ()),
         **_cost(record),
         "key": record.address.key if record else run.key,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -87,6 +87,9 @@ class SplitSpec(Model):
         return self
 
 
+_ONE_OR_MORE = BeforeValidator(lambda v: v if isinstance(v, list | tuple) else (v,))
+
+
 class Step(Model):
     """One step of a recipe: its name and options (checked by the step itself)."""
 
@@ -135,10 +138,14 @@ class MethodEntry(Model):
 
 
 class EvaluatorEntry(Model):
-    """A way to score a panel: ``rf``, ``knn``, ``logreg`` or ``builtin``, with parameters."""
+    """A way to score a panel (`panelbench.evaluators`), with parameters.
+
+    With `seeds`, only the runs of these seeds are scored in this way: a picture needs one.
+    """
 
     evaluator: str
     params: dict[str, Any] = {}
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
 
 
 class DatasetEntry(Model):
@@ -150,22 +157,52 @@ class DatasetEntry(Model):
     split: SplitSpec | None = None
 
 
+NoiseVariant = Literal["both", "select"]
+
+
+class NoiseLevel(NamedTuple):
+    """A fraction of noisy training labels, and whether the classifier sees the noise too."""
+
+    fraction: float = 0.0
+    variant: NoiseVariant = "both"
+
+    @property
+    def label(self) -> str:
+        """How tables name it."""
+        if not self.fraction:
+            return "no noise"
+        return f"{self.fraction:.0%} noise" + (", selection only" * (self.variant == "select"))
+
+
+CLEAN = NoiseLevel()
+"""Labels as they are."""
+
+
 class NoiseSpec(Model):
-    """Label noise: this fraction of training labels is redrawn uniformly from all classes.
+    """Label noise: these fractions of the training labels are redrawn uniformly from all classes.
 
     With ``both`` the downstream classifier trains on the noisy labels too; with ``select`` only
-    the selection does. Test labels are always clean.
+    the selection does. Test labels are always clean. One value may stand for a list of one.
     """
 
-    fraction: Annotated[float, Field(gt=0, le=1)]
-    variant: Literal["both", "select"] = "both"
+    fractions: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=1)], ...], _ONE_OR_MORE, Field(min_length=1)
+    ]
+    variants: Annotated[tuple[NoiseVariant, ...], _ONE_OR_MORE, Field(min_length=1)] = ("both",)
+
+    @property
+    def levels(self) -> tuple[NoiseLevel, ...]:
+        """All levels; without noise the variants are the same."""
+        pairs = (NoiseLevel(f, v) if f else CLEAN for v in self.variants for f in self.fractions)
+        return tuple(dict.fromkeys(pairs))
 
 
 class TableSpec(Model):
     """A table of the report: methods in rows, the varying parts in columns.
 
-    Give `datasets`, `tasks`, `ks`, `evaluators` or `metrics` to restrict it; everything of the
-    suite is shown otherwise.
+    With `by_class`, classes are in rows too (metrics of reconstructed expression). Give `datasets`,
+    `tasks`, `ks`, `evaluators` or `metrics` to restrict it; everything of the suite is shown
+    otherwise.
     """
 
     name: Name
@@ -176,17 +213,34 @@ class TableSpec(Model):
     ks: tuple[int, ...] | None = None
     evaluators: tuple[str, ...] | None = None
     n_models: bool = False
+    by_class: bool = False
 
 
 class FigureSpec(Model):
-    """A figure of the report."""
+    """A figure of the report.
+
+    kind
+        ``metric-by-k``: a metric against the panel size. ``metric-by-noise``: against the
+        fraction of noisy labels. ``confusion``: confusion matrices side by side. ``umap``:
+        test cells by the panel's genes (needs the evaluator ``umap``). ``reconstruction``:
+        gene variances and principal components of reconstructed cells (needs
+        ``builtin-reconstruct``).
+    methods
+        Methods to draw, by id or with parameters as in the tables' CSV; all otherwise.
+    ks
+        Panel sizes to draw; all otherwise.
+    """
 
     name: Name
-    kind: Literal["metric-by-k"] = "metric-by-k"
+    kind: Literal["metric-by-k", "metric-by-noise", "confusion", "umap", "reconstruction"] = (
+        "metric-by-k"
+    )
     title: str = ""
     metric: str = "f1_macro"
     datasets: tuple[str, ...] | None = None
     tasks: tuple[str, ...] | None = None
+    methods: tuple[str, ...] | None = None
+    ks: tuple[int, ...] | None = None
     evaluators: tuple[str, ...] | None = None
 
 
@@ -233,6 +287,11 @@ class SuiteSpec(Model):
     limits: Limits = Limits()
     tables: tuple[TableSpec, ...] = ()
     figures: tuple[FigureSpec, ...] = ()
+
+    @property
+    def noise_levels(self) -> tuple[NoiseLevel, ...]:
+        """Levels of label noise, `CLEAN` alone by default."""
+        return self.noise.levels if self.noise else (CLEAN,)
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -1,4 +1,4 @@
-"""The evaluate stage: score a panel on the test cells."""
+"""The evaluate stage: score a panel, or what was trained with it, on the test cells."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench import metrics
+from panelbench import metrics, reconstruction, views
 from panelbench.errors import MethodError, NotApplicable
 from panelbench.evaluators import EVALUATORS
-from panelbench.method import Matrix, Needs, Target
+from panelbench.method import Matrix, Method, Needs, Predictor, Target
 from panelbench.registry import discover, validated
 from panelbench.selection import labels_of, outputs
 from panelbench.store import Address, Record, Store, panel_digest, panel_of
@@ -36,8 +36,9 @@ def perform(job: Mapping[str, Any], tools: Toolbox) -> Measured:
 
     Returns
     -------
-    Result (metrics, per-class F1, confusion matrix, notes), no arrays, and what it cost.
+    Result (metrics, results by class, notes), coordinates for pictures, and what it cost.
     """
+    arrays: dict[str, np.ndarray] = {}
     selection = _selection(job)
     fold, cells = tools.fold(), tools.loaded[0]
     train = fold.take(cells, np.sort(np.concatenate([fold.train, fold.validation])))
@@ -51,21 +52,36 @@ def perform(job: Mapping[str, Any], tools: Toolbox) -> Measured:
     if not len(truth_test.values) or not len(truth_train.values):
         raise NotApplicable(f"no cell has a label for {labels.name} on one side of the split")
     panel = panel_of(selection.result["ranking"], job["k"])
+    evaluator, reads = EVALUATORS[job["evaluator"]], len(panel)
+    params = validated(evaluator.params, job["params"], f"evaluator {evaluator.id}")
     with tools.meter() as meter:
-        if job["evaluator"] == "builtin":
-            predicted = _builtin(job, selection, test, truth_test)
+        if evaluator.reads == "predictor":
+            method, predictor = _predictor(job, selection, params.mode)
+            X = _dense(_columns(test, method.needs, list(predictor.genes)))
+            scores, reads = _scores(truth_test, outputs(predictor, truth_test, X)), X.shape[1]
+        elif evaluator.reads == "reconstruction":
+            method, predictor = _predictor(job, selection)
+            again, reads = _own_reconstruction(method, predictor, test), len(predictor.genes)
+            scores, arrays = _expression_scores(truth_test, test, again, method.needs)
+        elif evaluator.kind == "expression":
+            known, given = (_dense(_columns(side, "prepared", panel)) for side in (train, test))
+            again = reconstruction.linear(known, _dense(expression(train, "prepared")), given)
+            scores, arrays = _expression_scores(truth_test, test, again, "prepared")
+        elif evaluator.kind == "view":
+            scores, arrays = _view(job, params, panel, test, truth_test)
         else:
             predicted = _downstream(job, panel, train, truth_train, test)
-        scores = _scores(truth_test, predicted)
+            scores = _scores(truth_test, predicted)
     result = {
         **scores,
         "panel": panel_digest(panel, 0),
         "panel_size": len(panel),
+        "genes_read": reads,
         "selection": selection.attempt,
         "train_cells": len(truth_train.values),
         "test_cells": len(truth_test.values),
     }
-    return meter.measured(result, {})
+    return meter.measured(result, arrays)
 
 
 def _selection(job: Mapping[str, Any]) -> Record:
@@ -107,16 +123,81 @@ def _downstream(
     )
 
 
-def _builtin(job: Mapping[str, Any], selection: Record, test: AnnData, truth: Target) -> np.ndarray:
+def _dense(X: Matrix) -> np.ndarray:
+    return X if isinstance(X, np.ndarray) else np.asarray(X.toarray())
+
+
+def _predictor(
+    job: Mapping[str, Any], selection: Record, mode: str = ""
+) -> tuple[Method, Predictor]:
+    """The predictor that a selection left, in one of its modes."""
     method = discover([Path(item) for item in job["methods_dirs"]]).get(job["address"]["method"])
     stored = selection.result.get("predictor")
     if method.predictor is None or stored is None:
         raise MethodError("its selection left no predictor")
     arrays = Store(Path(job["results"])).arrays(selection)
-    predictor = method.predictor.load(arrays, stored["facts"])
-    X = _columns(test, method.needs, stored["genes"])
-    dense = X if isinstance(X, np.ndarray) else X.toarray()
-    return outputs(predictor, truth, dense)
+    predictor: Any = method.predictor.load(arrays, stored["facts"])
+    return method, predictor.in_mode(mode) if mode else predictor
+
+
+def _own_reconstruction(method: Method, predictor: Any, test: AnnData) -> np.ndarray:
+    X = _dense(_columns(test, method.needs, list(predictor.genes)))
+    again = np.asarray(predictor.reconstruct(X))
+    if again.shape != (test.n_obs, test.n_vars) or not np.isfinite(again).all():
+        raise MethodError(f"its reconstruction has shape {again.shape}, or is not finite; "
+                          f"expected {(test.n_obs, test.n_vars)}")  # fmt: skip
+    return again
+
+
+def _expression_scores(
+    truth: Target, test: AnnData, again: np.ndarray, needs: Needs
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Metrics of reconstructed expression, over all test cells and class by class.
+
+    Counts are compared as the MarkerMap paper does: variances as they are, distances between
+    logarithms that are standardised over the whole matrix.
+    """
+    X = _dense(expression(test, needs))
+    near, far = X, again
+    if needs == "counts":
+        far, near = (reconstruction.standardised_logs(item, X) for item in (again, X))
+
+    def measured(rows: Any) -> dict[str, float]:
+        return {
+            **reconstruction.distances(near[rows], far[rows]),
+            **reconstruction.variance_agreement(X[rows], again[rows]),
+        }
+
+    codes = truth.values if truth.kind == "classification" else np.zeros(len(X), np.int64)
+    scores = {
+        "metrics": measured(slice(None)),
+        "notes": [],
+        "classes": list(truth.classes),
+        "by_class": {
+            name: measured(codes == code)
+            for code, name in enumerate(truth.classes)
+            if (codes == code).any()
+        },
+    }
+    arrays = {
+        "variances": np.stack([reconstruction.variances(item) for item in (X, again)]),
+        "components": views.principal_components(near, far),
+        "codes": codes,
+    }
+    return scores, arrays
+
+
+def _view(
+    job: Mapping[str, Any], params: Any, panel: list[str], test: AnnData, truth: Target
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    X = _dense(_columns(test, "prepared", panel))
+    coordinates = views.umap(
+        X, n_neighbors=params.n_neighbors, min_dist=params.min_dist, seed=job["seed"]
+    )
+    if truth.kind != "classification":
+        raise NotApplicable("a picture of classes needs a classification task")
+    scores = {"metrics": {}, "notes": [], "classes": list(truth.classes)}
+    return scores, {"umap": coordinates, "codes": truth.values}
 
 
 def _scores(truth: Target, predicted: np.ndarray) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""Downstream models that score a panel: train on the panel's columns, predict the test cells.
+"""Ways to score a panel.
 
-Every evaluator is one function::
+Most train a model on the panel's columns and predict the labels of the test cells; such an
+evaluator is one function::
 
     fit_predict(X_train, y_train, X_test, *, kind, n_classes, seed, n_jobs, params) -> np.ndarray
 
@@ -51,13 +52,24 @@ class Evaluator:
     params
         Frozen dataclass of parameters, all with defaults.
     fit_predict
-        The function; None for ``builtin``, which only predicts with what the method trained.
+        The function; None where none is trained on labels.
+    reads
+        What it scores: the ``panel``, or what the method trained: its ``predictor``, or that
+        predictor's ``reconstruction`` of all genes.
+    kind
+        What its metrics are about when it is not the task: ``expression`` of all genes, or a
+        ``view``, which has none. The task then gives the classes to break results down by.
+    libraries
+        Distributions whose versions can change the result.
     """
 
     id: str
     label: str
     params: type
-    fit_predict: FitPredict | None
+    fit_predict: FitPredict | None = None
+    reads: Literal["panel", "predictor", "reconstruction"] = "panel"
+    kind: Literal["", "expression", "view"] = ""
+    libraries: tuple[str, ...] = ("scikit-learn",)
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,27 @@ class LogisticParams:
 
 @dataclass(frozen=True)
 class BuiltinParams:
-    """``builtin`` has no parameters."""
+    """Parameters of ``builtin``: the mode of the predictor, every mode in turn if not given."""
+
+    mode: str = ""
+
+
+@dataclass(frozen=True)
+class LinearParams:
+    """Parameters of ``reconstruct``, which has none: ordinary least squares."""
+
+
+@dataclass(frozen=True)
+class OwnReconstructionParams:
+    """``builtin-reconstruct`` has no parameters."""
+
+
+@dataclass(frozen=True)
+class UmapParams:
+    """Parameters of ``umap``: those of the MarkerMap paper's figure."""
+
+    n_neighbors: int = 50
+    min_dist: float = 0.1
 
 
 def random_forest(
@@ -208,7 +240,18 @@ EVALUATORS: dict[str, Evaluator] = {
         Evaluator("rf", "RF", ForestParams, random_forest),
         Evaluator("knn", "kNN", NeighborsParams, nearest_neighbors),
         Evaluator("logreg", "logistic regression", LogisticParams, logistic_regression),
-        Evaluator("builtin", "own predictor", BuiltinParams, None),
+        Evaluator("builtin", "own predictor", BuiltinParams, reads="predictor"),
+        Evaluator("reconstruct", "linear reconstruction", LinearParams, kind="expression"),
+        Evaluator(
+            "builtin-reconstruct",
+            "own reconstruction",
+            OwnReconstructionParams,
+            reads="reconstruction",
+            kind="expression",
+        ),
+        Evaluator(
+            "umap", "UMAP", UmapParams, kind="view", libraries=("scikit-learn", "umap-learn")
+        ),
     )
 }
 

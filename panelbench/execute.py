@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from panelbench.plan import BUILTIN
+from panelbench.evaluators import EVALUATORS
 from panelbench.progress import Reporter
 from panelbench.provenance import environment
 from panelbench.registry import Broken
@@ -263,7 +263,8 @@ class Executor:
         assert selection is not None
         panel = panel_digest(selection.result["ranking"], run.k)
         # A built-in predictor belongs to one attempt; a panel may come from any.
-        source = selection.attempt if run.evaluator == BUILTIN else panel
+        own = EVALUATORS[run.evaluator].reads != "panel"
+        source = selection.attempt if own else panel
         return {
             **self._job(run, _EVALUATION_MINUTES, _EVALUATION_MEMORY_GB),
             "cache_key": f"{run.key}-{source}",
@@ -273,9 +274,7 @@ class Executor:
             "seed": run.select.seed,
             "select_address": vars(run.select.address),
             "select_attempt": selection.attempt,
-            "preload": list(getattr(run.select.declared, "libraries", ()))
-            if run.evaluator == BUILTIN
-            else [],
+            "preload": list(getattr(run.select.declared, "libraries", ())) if own else [],
         }
 
     # -- the pool --------------------------------------------------------------------------

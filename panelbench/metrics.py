@@ -20,7 +20,7 @@ from panelbench.panel_metrics import marker_recovery as marker_recovery
 from panelbench.panel_metrics import redundancy as redundancy
 from panelbench.panel_metrics import stability as stability
 
-MetricKind = Literal["classification", "regression", "panel"]
+MetricKind = Literal["classification", "regression", "expression", "panel"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Metric:
     id, label
         Name in suites and records; name in tables.
     kind
-        What it scores: a classification task, a regression task, or the panel itself.
+        What it scores: a classification task, a regression task, reconstructed expression of all
+        genes, or the panel itself.
     higher_is_better
         Direction.
     percent
@@ -58,6 +59,12 @@ METRICS: dict[str, Metric] = {
         Metric("pearson", "Pearson r", "regression", percent=False),
         Metric("r2", "R²", "regression", percent=False),
         Metric("mse", "MSE", "regression", higher_is_better=False, percent=False),
+        Metric("l2", "ℓ2", "expression", higher_is_better=False, percent=False),
+        Metric("l1", "ℓ1", "expression", higher_is_better=False, percent=False),
+        Metric("l2_cell", "ℓ2 per cell", "expression", higher_is_better=False, percent=False),
+        Metric("explained_variance", "Explained variance", "expression", percent=False),
+        Metric("jaccard_variable", "Jaccard of variable genes", "expression", percent=False),
+        Metric("spearman_variance", "Spearman of variances", "expression", percent=False),
         Metric("jaccard", "Jaccard over seeds", "panel", percent=False),
         Metric("stability", "Stability", "panel", percent=False),
         Metric("redundancy", "Redundancy", "panel", higher_is_better=False, percent=False),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from panelbench.config import (
     EvaluatorEntry,
     FigureSpec,
     MethodEntry,
+    NoiseLevel,
     SuiteSpec,
     TableSpec,
     TaskSpec,
@@ -20,7 +22,7 @@ from panelbench.config import (
 from panelbench.data.catalogue import find_dataset
 from panelbench.data.recipes import resolve
 from panelbench.errors import ConfigError, InputError, UnknownName
-from panelbench.evaluators import EVALUATORS
+from panelbench.evaluators import EVALUATORS, Evaluator
 from panelbench.keys import digest, library_versions, source_digest
 from panelbench.method import Method, NoParams
 from panelbench.metrics import metric
@@ -46,8 +48,7 @@ _PREPARING = (
 _SPLITTING = ("data/splits.py",)
 _GIVING = ("training.py",)
 _SCORING = ("training.py", "evaluate.py", "evaluators.py", "metrics.py")
-
-BUILTIN = "builtin"
+_SCORING_EXPRESSION = ("training.py", "evaluate.py", "reconstruction.py", "views.py")
 
 
 def _code(files: Iterable[str]) -> str:
@@ -83,22 +84,24 @@ def make_plan(
     if datasets and all(item.problem for item in datasets):
         raise InputError(datasets[0].problem)
     _check_tables(suite, datasets)
-    evaluators = [_evaluator(entry, suite) for entry in suite.evaluators]
     chosen = [_method(entry, registry, suite) for entry in suite.methods]
+    scorers = [_scorer(entry, suite, [declared for _, declared, _ in chosen])
+               for entry in suite.evaluators]  # fmt: skip
     selections: dict[str, SelectRun] = {}
     evaluations: dict[str, EvaluateRun] = {}
     for dataset in datasets:
         for row, declared, params in chosen:
-            for seed in suite.seeds:
-                runs = _selections(suite, dataset, row, declared, params, seed, registry)
+            mine = [way for scorer in scorers for way in scorer.ways(declared)]
+            for seed, level in itertools.product(suite.seeds, suite.noise_levels):
+                runs = _selections(suite, dataset, row, declared, params, seed, registry, level)
                 selections |= {run.key: run for run, _ in runs}
                 for run, uses in runs:
-                    for task, k in uses:
-                        for entry, variant, values in evaluators:
-                            if entry == BUILTIN and not _has_predictor(declared):
-                                continue
-                            item = _evaluation(suite, run, entry, variant, values, task, k)
-                            evaluations[item.key] = item
+                    for (task, k), way in itertools.product(uses, mine):
+                        if way.seeds is None or seed in way.seeds:
+                            item = _evaluation(run, way, task, k, level)
+                            known = evaluations.get(item.key, item)
+                            levels = tuple(dict.fromkeys((*known.levels, level)))
+                            evaluations[item.key] = replace(known, levels=levels)
     return Plan(
         suite=suite,
         datasets=datasets,
@@ -120,7 +123,8 @@ def _check_tables(suite: SuiteSpec, datasets: Sequence[Dataset]) -> None:
             ("data set", item.datasets, {dataset.id for dataset in datasets}),
             ("task", item.tasks, tasks),
             ("evaluator", item.evaluators, {entry.evaluator for entry in suite.evaluators}),
-            ("k", map(str, getattr(item, "ks", None) or ()), set(map(str, suite.ks))),
+            ("k", map(str, item.ks or ()), set(map(str, suite.ks))),
+            ("method", getattr(item, "methods", None), {entry.method for entry in suite.methods}),
         ):
             for name in asked or ():
                 if name not in known and name.partition("[")[0] not in known:
@@ -218,16 +222,47 @@ def _method(
     return Row(variant, label, method.id, declared), method, params
 
 
-def _has_predictor(declared: Method | Broken) -> bool:
-    return isinstance(declared, Method) and declared.predictor is not None
+# -- evaluators ----------------------------------------------------------------------------
 
 
-def _evaluator(entry: EvaluatorEntry, suite: SuiteSpec) -> tuple[str, str, dict[str, Any]]:
+@dataclass(frozen=True)
+class _Scorer:
+    """An evaluator of the suite with its parameters, for runs of some seeds or of all."""
+
+    evaluator: Evaluator
+    params: Any
+    seeds: tuple[int, ...] | None
+
+    @property
+    def variant(self) -> str:
+        return variant_name(self.evaluator.id, self.params)
+
+    def ways(self, declared: Method | Broken) -> list[_Scorer]:
+        """In which ways it scores a method: not at all, once, or in each mode of a predictor."""
+        if self.evaluator.reads == "panel":
+            return [self]
+        if not isinstance(declared, Method) or declared.predictor is None:
+            return []
+        if self.evaluator.reads == "reconstruction":
+            return [self] if declared.reconstructs else []
+        if not declared.supervised:
+            return []
+        if self.params.mode:
+            return [self] if self.params.mode in declared.modes else []
+        return [self, *(replace(self, params=replace(self.params, mode=mode))
+                        for mode in declared.modes[1:])]  # fmt: skip
+
+
+def _scorer(entry: EvaluatorEntry, suite: SuiteSpec, methods: Sequence[Method | Broken]) -> _Scorer:
     if entry.evaluator not in EVALUATORS:
         raise UnknownName("evaluator", entry.evaluator, EVALUATORS, f"suite {suite.name}")
     where = f"evaluator {entry.evaluator} in suite {suite.name}"
-    params = validated(EVALUATORS[entry.evaluator].params, entry.params, where)
-    return entry.evaluator, variant_name(entry.evaluator, params), params_dict(params)
+    evaluator = EVALUATORS[entry.evaluator]
+    params = validated(evaluator.params, entry.params, where)
+    modes = {mode for item in methods if isinstance(item, Method) for mode in item.modes}
+    if getattr(params, "mode", "") not in modes | {""}:
+        raise UnknownName("mode of a predictor", params.mode, modes, where)
+    return _Scorer(evaluator, params, entry.seeds)
 
 
 # -- runs ----------------------------------------------------------------------------------
@@ -241,6 +276,7 @@ def _selections(
     params: Any,
     seed: int,
     registry: Registry,
+    level: NoiseLevel,
 ) -> list[tuple[SelectRun, list[tuple[TaskSpec, int]]]]:
     """Selections of one row on one split, each with the (task, k) pairs it serves."""
     supervised = bool(row.declared.get("supervised"))
@@ -256,7 +292,9 @@ def _selections(
     found = []
     for tasks in groups:
         for k in sizes:
-            run = _selection(suite, dataset, row, declared, params, seed, tasks, k, registry)
+            # Without labels there is no label noise.
+            noise = level.fraction if tasks else 0.0
+            run = _selection(dataset, row, declared, params, seed, tasks, k, registry, noise)
             ks = suite.ks if row.declared.get("nested", True) else (k,)
             uses = [
                 (task, size)
@@ -268,7 +306,6 @@ def _selections(
 
 
 def _selection(
-    suite: SuiteSpec,
     dataset: Dataset,
     row: Row,
     declared: Method | Broken,
@@ -277,10 +314,9 @@ def _selection(
     tasks: tuple[TaskSpec, ...],
     k: int,
     registry: Registry,
+    noise: float,
 ) -> SelectRun:
     nested = bool(row.declared.get("nested", True))
-    # Without labels there is no label noise.
-    noise = suite.noise.fraction if suite.noise and tasks else 0.0
     asked = {
         "stage": "select",
         "method": row.method,
@@ -318,19 +354,16 @@ def _selection(
 
 
 def _evaluation(
-    suite: SuiteSpec,
-    select: SelectRun,
-    evaluator: str,
-    variant: str,
-    params: Mapping[str, Any],
-    task: TaskSpec,
-    k: int,
+    select: SelectRun, scorer: _Scorer, task: TaskSpec, k: int, level: NoiseLevel
 ) -> EvaluateRun:
-    noisy = suite.noise is not None and suite.noise.variant == "both"
-    noise = suite.noise.fraction if suite.noise and noisy and evaluator != BUILTIN else 0.0
+    evaluator = scorer.evaluator
+    # Only what is trained here on labels can be given noisy ones.
+    noisy = level.variant == "both" and evaluator.reads == "panel" and not evaluator.kind
+    noise = level.fraction if noisy else 0.0
+    params = params_dict(scorer.params)
     asked = {
         "stage": "evaluate",
-        "evaluator": evaluator,
+        "evaluator": evaluator.id,
         "params": dict(params),
         "k": k or "all",
         "task": task.model_dump(mode="json"),
@@ -340,13 +373,13 @@ def _evaluation(
     identity = {
         **asked,
         "select": select.key,
-        "code": _code(_SCORING),
-        "libraries": library_versions(["scikit-learn"]),
+        "code": _code(_SCORING_EXPRESSION if evaluator.kind else _SCORING),
+        "libraries": library_versions(evaluator.libraries),
     }
     return EvaluateRun(
         select=select,
-        evaluator=evaluator,
-        evaluator_variant=variant,
+        evaluator=evaluator.id,
+        evaluator_variant=scorer.variant,
         params=params,
         task=task,
         k=k,
@@ -354,4 +387,5 @@ def _evaluation(
         identity=identity,
         key=digest(identity),
         slot=digest([select.slot, asked]),
+        levels=(level,),
     )

@@ -49,22 +49,26 @@ class Results:
     rows
         Its methods, in the suite's order.
     scores
-        One line per planned evaluation, whether it has run or not. Columns: ``dataset``,
-        ``variant``, ``label``, ``method``, ``evaluator`` (``rf``, or with parameters
-        ``rf[n_estimators=500]``), ``task``, ``kind``, ``k`` (int; 0 when the panel is not cut),
-        ``seed``, ``status`` (``ok``, ``failed``, ``timeout``, ``oom``, ``skipped``, ``lost``,
-        ``missing``), ``reason`` (str, "" when ok), ``metrics`` (dict name -> float, empty unless
-        ok), ``classes`` (list of str), ``per_class_f1`` (dict class -> float), ``confusion``
-        (list of lists of int, rows true), ``notes`` (list of str), ``seconds``,
+        One line per planned evaluation and level of label noise that it answers for, whether it
+        has run or not. Columns: ``dataset``, ``variant``, ``label``, ``method``, ``evaluator``
+        (``rf``, or with parameters ``rf[n_estimators=500]``), ``task``, ``kind`` (of the task, or
+        ``expression`` or ``view``), ``k`` (int; 0 when the panel is not cut), ``seed``, ``noise``
+        (`NoiseLevel`), ``beyond`` (bool: more genes than the panel's were read), ``status``
+        (``ok``, ``failed``, ``timeout``, ``oom``, ``skipped``, ``lost``, ``missing``), ``reason``
+        (str, "" when ok), ``metrics`` (dict name -> float, empty unless ok), ``classes`` (list of
+        str), ``per_class_f1`` (dict class -> float), ``confusion`` (list of lists of int, rows
+        true), ``by_class`` (dict class -> metrics of reconstructed expression), ``arrays`` (path
+        of coordinates for pictures, "" if none), ``notes`` (list of str), ``seconds``,
         ``cpu_seconds``, ``peak_memory_mb``, ``gpu_memory_mb`` (float, NaN unless run), ``key``,
         ``select_key``.
     selections
         One line per planned selection. Columns: ``dataset``, ``variant``, ``label``, ``method``,
         ``tasks`` (tuple of str, empty when unsupervised), ``k`` (int, the largest asked for),
-        ``seed``, ``status``, ``reason``, ``seconds``, ``cpu_seconds``, ``peak_memory_mb``,
-        ``gpu_memory_mb``, ``ranking`` (list of gene names, empty unless ok), ``info`` (dict),
-        ``warnings`` (list of str), ``source_digest`` (str), ``started`` (ISO time, UTC),
-        ``host``, ``versions`` (dict library -> version), ``key``.
+        ``seed``, ``noise`` (fraction of noisy labels it saw), ``status``, ``reason``,
+        ``seconds``, ``cpu_seconds``, ``peak_memory_mb``, ``gpu_memory_mb``, ``ranking`` (list of
+        gene names, empty unless ok), ``info`` (dict), ``warnings`` (list of str),
+        ``source_digest`` (str), ``started`` (ISO time, UTC), ``host``, ``versions`` (dict library
+        -> version), ``key``.
     datasets
         Facts of each data set by id: ``title``, ``cells``, ``genes``, ``citation``,
         ``licence``, ``split``, ``tasks`` (name -> {class: number of cells}), ``markers``

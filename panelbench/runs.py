@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from panelbench.config import DatasetSpec, SuiteSpec, TaskSpec
+from panelbench.config import CLEAN, DatasetSpec, NoiseLevel, SuiteSpec, TaskSpec
+from panelbench.evaluators import EVALUATORS
 from panelbench.keys import digest
 from panelbench.method import Method
 from panelbench.registry import Broken
@@ -106,7 +107,11 @@ class SelectRun:
 
 @dataclass(frozen=True)
 class EvaluateRun:
-    """One evaluation: a panel scored for one task by one evaluator."""
+    """One evaluation: a panel scored for one task by one evaluator.
+
+    `levels` are the levels of label noise that it answers for: without labels, a selection is
+    the same at all of them.
+    """
 
     select: SelectRun
     evaluator: str
@@ -118,6 +123,7 @@ class EvaluateRun:
     identity: Mapping[str, Any]
     key: str
     slot: str
+    levels: tuple[NoiseLevel, ...] = (CLEAN,)
 
     @property
     def dataset(self) -> Dataset:
@@ -135,6 +141,11 @@ class EvaluateRun:
         return "evaluate"
 
     @property
+    def kind(self) -> str:
+        """What its metrics are about: that of the task, or the evaluator's own."""
+        return EVALUATORS[self.evaluator].kind or self.task.kind
+
+    @property
     def asked(self) -> dict[str, Any]:
         """What tables need to know, JSON-ready."""
         return {
@@ -142,7 +153,7 @@ class EvaluateRun:
             "label": self.select.label,
             "evaluator": self.evaluator_variant,
             "task": self.task.name,
-            "kind": self.task.kind,
+            "kind": self.kind,
             "k": self.k,
             "seed": self.select.seed,
             "noise": self.noise,

@@ -198,12 +198,15 @@ class Store:
         """Whether some process is at this run now."""
         return any(_alive(mark) for mark in _glob(self.folder(address), ".started"))
 
+    def arrays_path(self, record: Record) -> Path:
+        """File of a record's arrays, which it may not have."""
+        return self.folder(record.address) / f"{record.attempt}.npz"
+
     def arrays(self, record: Record) -> dict[str, np.ndarray]:
-        """Arrays of a record's predictor."""
+        """Arrays of a record: of a predictor, or for pictures."""
         import numpy as np
 
-        path = self.folder(record.address) / f"{record.attempt}.npz"
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(self.arrays_path(record), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
 
     def __iter__(self) -> Iterator[Record]:

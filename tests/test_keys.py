@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -195,12 +196,28 @@ def test_evaluator_parameters_change_evaluations_only() -> None:
 
 
 def test_noise_changes_supervised_selections_only() -> None:
-    noisy = _plan(noise={"fraction": 0.2, "variant": "select"})
+    noisy = _plan(noise={"fractions": 0.2, "variants": "select"})
     same = {r.method for r in noisy.selections if r.key in _keys(_plan())[0]}
     assert same == {"random"}
-    both = _plan(noise={"fraction": 0.2, "variant": "both"})
+    both = _plan(noise={"fractions": 0.2, "variants": "both"})
     assert _keys(both)[0] == _keys(noisy)[0]
     assert not _keys(both)[1] & _keys(noisy)[1]
+
+
+def test_a_run_that_noise_cannot_change_answers_for_every_level() -> None:
+    plan = _plan(noise={"fractions": [0, 0.1, 0.2], "variants": ["both", "select"]})
+    names = {level: level.label for level in plan.suite.noise_levels}
+    assert list(names.values()) == [
+        "no noise", "10% noise", "20% noise", "10% noise, selection only",
+        "20% noise, selection only",
+    ]  # fmt: skip
+    # Noise in the selection only cannot reach a method without labels.
+    clean = [r for r in plan.evaluations if r.select.method == "random" and not r.noise]
+    assert {tuple(names[level] for level in r.levels) for r in clean} == {
+        ("no noise", "10% noise, selection only", "20% noise, selection only")
+    }
+    by_method = Counter(r.method for r in plan.selections if r.seed == 0)
+    assert by_method["mrmr-f"] == 3 * by_method["random"]
 
 
 def test_labels_and_limits_are_in_no_key() -> None:

@@ -16,7 +16,18 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = [
     {"errors", "method", "options"},
-    {"keys", "provenance", "config", "ranking", "units", "metrics", "panel_metrics", "stats"},
+    {
+        "keys",
+        "provenance",
+        "config",
+        "ranking",
+        "units",
+        "metrics",
+        "panel_metrics",
+        "reconstruction",
+        "stats",
+        "views",
+    },
     {"registry", "store", "cache", "data"},
     {"evaluators", "settings", "results", "runs", "progress"},
     {"preprocess", "plan", "state", "supervise"},

@@ -92,7 +92,7 @@ def fake_results(
                                 s for s in selections[::-1] if s["k"] == k
                             )  # fmt: skip
                             line = _score(entry.dataset, row, task, k, seed, fit["key"])
-                            scores.append(change(line))
+                            scores += [change(line | {"noise": n}) for n in spec.noise_levels]
     known = {
         entry.dataset: {
             "title": "Visual cortex", "cells": 13_349, "genes": len(GENES),
@@ -112,8 +112,8 @@ def _selection(
     curves = {"loss": [1.0, 0.5, 0.2], "f1": [0.1, 0.4]} if row.method == "yoto" else {}
     return {
         "dataset": dataset, "variant": row.variant, "label": row.label, "method": row.method,
-        "tasks": tasks if row.declared["supervised"] else (), "k": k, "seed": seed, "status": "ok",
-        "reason": "", "seconds": 3.5 + SKILL[row.method], "cpu_seconds": 4.0,
+        "tasks": tasks if row.declared["supervised"] else (), "k": k, "seed": seed, "noise": 0.0,
+        "status": "ok", "reason": "", "seconds": 3.5 + SKILL[row.method], "cpu_seconds": 4.0,
         "peak_memory_mb": 512.0, "gpu_memory_mb": float("nan"),
         "ranking": rng.permutation(GENES)[: k or None].tolist(),
         "info": {"curves": curves} if curves else {}, "warnings": [], "source_digest": "ab" * 20,
@@ -130,6 +130,7 @@ def _score(dataset: str, row: Row, task: str, k: int, seed: int, select_key: str
     return {
         "dataset": dataset, "variant": row.variant, "label": row.label, "method": row.method,
         "evaluator": evaluator, "task": task, "kind": "classification", "k": k, "seed": seed,
+        "beyond": row.method == "persist", "by_class": {}, "arrays": "",
         "status": "ok", "reason": "", "metrics": dict.fromkeys(names, value),
         "classes": CLASSES, "per_class_f1": {"B cell": value, "T cell": value / 2},
         "confusion": [[8, 2, 0], [1, 9, 0], [0, 3, 2]], "notes": [], "seconds": 0.5,
@@ -510,7 +511,7 @@ def test_published_numbers_stand_beside_ours_when_the_protocol_is_the_same() -> 
     split = {"test": 0.2, "validation": 0.1, "stratify": False}
     other = {"datasets": [{"dataset": "visp", "tasks": ["cell_types_25"], "split": split}]}
     assert beside(Summary(fake_results(other)), published) == []
-    noisy = {"noise": {"fraction": 0.2}}
+    noisy = {"noise": {"fractions": 0.2}}
     assert beside(Summary(fake_results(noisy)), published) == []
 
 

@@ -256,9 +256,9 @@ def hvg(adata: AnnData, options: Hvg) -> np.ndarray:
 
 
 class Normalize(Model):
-    """Bring the counts of every cell to `target_sum`."""
+    """Bring the counts of every cell to `target_sum`, or to the median of all cells' counts."""
 
-    target_sum: Annotated[float, Field(gt=0)] = 1e4
+    target_sum: Annotated[float, Field(gt=0)] | Literal["median"] = 1e4
 
 
 def normalize(adata: AnnData, options: Normalize) -> None:
@@ -268,7 +268,9 @@ def normalize(adata: AnnData, options: Normalize) -> None:
     need(adata, "normalize", "counts")
     adata.layers["counts"] = adata.X
     adata.X = adata.X.copy()
-    sc.pp.normalize_total(adata, target_sum=options.target_sum)
+    # scanpy takes the median when it is given no target.
+    target = None if options.target_sum == "median" else options.target_sum
+    sc.pp.normalize_total(adata, target_sum=target)
     adata.uns["x"] = "normalized"
 
 

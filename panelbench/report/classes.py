@@ -53,9 +53,10 @@ def class_details(summary: Summary) -> list[ClassDetails]:
         for task in summary.tasks[dataset]:
             lines = [x for x in summary.lines if (x["dataset"], x["task"]) == (dataset, task)
                      and x["k"] in (k, KEEPS_ALL) and x["status"] == "ok"
+                     and x["noise"] == summary.levels[0]
                      and x["kind"] == "classification"]  # fmt: skip
             lines.sort(key=lambda x: (x["seed"], str(x["key"])))
-            place = Place(dataset, task, k)
+            place = Place(dataset, task, k, summary.levels[0])
             entrants = [
                 entrant
                 for entrant in summary.entrants

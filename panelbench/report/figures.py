@@ -126,14 +126,13 @@ def _panels(summary: Summary, spec: FigureSpec, item: Metric, where: str) -> lis
         for name in asked or ():
             if name not in known:
                 raise UnknownName(kind, name, known, where)
-    kinds = {(p.dataset, p.task): score.kind for (p, _), score in summary.scores.items()}
     return [
         (dataset, task)
         for dataset in summary.datasets
         for task in summary.tasks[dataset]
         if (spec.datasets is None or dataset in spec.datasets)
         and (spec.tasks is None or task in spec.tasks)
-        and item.kind in (kinds[dataset, task], "panel")
+        and item.kind in (*summary.kinds_of(dataset, task), "panel")
     ]
 
 
@@ -157,7 +156,7 @@ def _points(
     scale = 100 if item.percent else 1
     found = []
     for k in (KEEPS_ALL, *summary.ks):
-        score = summary.scores.get((Place(dataset, task, k), entrant))
+        score = summary.scores.get((Place(dataset, task, k, summary.levels[0]), entrant))
         if score is not None and len(score.values(item.id)):
             found.append((k, scale * score.mean(item.id), scale * score.sd(item.id)))
     ks, means, sds = np.array(found, dtype=np.float64).reshape(-1, 3).T

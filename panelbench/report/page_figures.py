@@ -35,7 +35,7 @@ def cost_against_quality(
             means = [
                 score.mean(item.id)
                 for task in summary.tasks[dataset]
-                if (score := summary.get(Place(dataset, task, largest), entrant))
+                if (score := summary.get(Place(dataset, task, largest, summary.levels[0]), entrant))
             ]
             means = [mean for mean in means if np.isfinite(mean)]
             time = seconds.get((dataset, entrant.variant), float("nan"))

@@ -29,13 +29,15 @@ def panels(results: Results) -> dict[Group, dict[int, tuple[str, ...]]]:
     Controls that keep all genes choose none and are left out.
     """
     rows = {row.variant: row for row in results.rows}
+    # With label noise, the panels chosen with least of it.
+    least = min(level.fraction for level in results.suite.noise_levels)
     found: dict[Group, dict[int, tuple[str, ...]]] = {}
     for line in records(results.selections):
         row = rows.get(line["variant"])
         ranking = tuple(line["ranking"])
         if line["status"] != "ok" or not ranking or row is None:
             continue
-        if not row.declared.get("cut", True):
+        if not row.declared.get("cut", True) or line["noise"] not in (0.0, least):
             continue
         nested = row.declared.get("nested", False)
         ks = [k for k in results.suite.ks if k <= line["k"]] if nested else [line["k"]]

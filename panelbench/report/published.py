@@ -99,11 +99,8 @@ def beside(summary: Summary, published: Iterable[Published]) -> list[dict[str, A
     One line per published number and metric of ours that it may be compared with, in the order
     of the suite. The same number printed in several tables gives one line that names them all.
     A run with parameters of its own stands beside its method's number, under its full name.
-    Nothing for a suite with label noise.
+    With label noise, only what was measured without it.
     """
-    suite = summary.results.suite
-    if suite.noise is not None:
-        return []
     protocols = {name: protocol_of(split) for name, split in _splits(summary).items()}
     wanted: dict[tuple[Place, str, str], list[Published]] = {}
     for item in published:

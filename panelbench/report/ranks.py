@@ -13,17 +13,23 @@ from panelbench.stats import Comparison, compare
 def comparison(summary: Summary, item: Metric) -> Comparison | None:
     """Compare all entrants that compete by one metric; None with fewer than two.
 
-    A column is a (data set, task, k), its value the mean over the seeds that ran.
+    A column is a (data set, task, k, level of noise), its value the mean over the seeds that
+    ran.
     """
     import pandas as pd
 
-    entrants = [entrant for entrant in summary.entrants if summary.competes(entrant)]
+    entrants = [
+        entrant
+        for entrant in summary.entrants
+        if summary.competes(entrant) and item.kind in (*summary.kind(entrant), "panel")
+    ]
     labels = unique_labels(summary, entrants)
     places = [
-        Place(dataset, task, k)
+        Place(dataset, task, k, level)
         for dataset in summary.datasets
         for task in summary.tasks[dataset]
         for k in summary.ks
+        for level in summary.levels
     ]
     table = [
         [_mean(summary, place, entrant, item) for entrant in entrants]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from panelbench.config import CLEAN, NoiseLevel
 from panelbench.evaluators import get as get_evaluator
 from panelbench.evaluators import variant as evaluator_variant
 from panelbench.results import Results, Row
@@ -30,11 +31,12 @@ KEEPS_ALL = 0
 
 @dataclass(frozen=True)
 class Place:
-    """Where a score stands: a data set, a task and a panel size."""
+    """Where a score stands: a data set, a task, a panel size and a level of label noise."""
 
     dataset: str
     task: str
     k: int
+    noise: NoiseLevel = CLEAN
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Score:
     Attributes
     ----------
     kind
-        ``classification`` or ``regression``.
+        ``classification``, ``regression``, ``expression`` (reconstructed) or ``view``.
     seeds, metrics
         The seeds that have a score, ascending, and their metrics.
     planned
@@ -97,6 +99,11 @@ class Score:
         """Sample standard deviation over seeds (n - 1); NaN below two seeds."""
         values = self.values(metric)
         return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
+def own(entrant: Entrant) -> bool:
+    """Whether what the method trained is scored, not a model trained on its panel."""
+    return get_evaluator(entrant.evaluator.partition("[")[0]).reads != "panel"
 
 
 def brief(text: str, limit: int = 160) -> str:
@@ -133,9 +140,9 @@ class Summary:
         The score frame as dictionaries.
     scores
         Score by (place, entrant).
-    datasets, tasks, ks, evaluators
+    datasets, tasks, ks, evaluators, levels
         What the scores hold, in the suite's order; `tasks` by data set, `ks` ascending and
-        without the 0 of uncut panels.
+        without the 0 of uncut panels, `levels` of label noise.
     """
 
     def __init__(self, results: Results) -> None:
@@ -144,7 +151,8 @@ class Summary:
         lines = self.lines = records(results.scores)
         grouped: dict[tuple[Place, Entrant], list[dict[str, Any]]] = {}
         for line in lines:
-            place = Place(str(line["dataset"]), str(line["task"]), int(line["k"]))
+            noise = NoiseLevel(*line["noise"])
+            place = Place(str(line["dataset"]), str(line["task"]), int(line["k"]), noise)
             entrant = Entrant(str(line["variant"]), str(line["evaluator"]))
             grouped.setdefault((place, entrant), []).append(line)
         self.scores = {key: _score(group) for key, group in grouped.items()}
@@ -156,6 +164,7 @@ class Summary:
         self.ks = tuple(sorted({place.k for place, _ in self.scores} - {KEEPS_ALL}))
         known = [evaluator_variant(e.evaluator, e.params) for e in suite.evaluators]
         self.evaluators = ordered((e.evaluator for _, e in self.scores), known)
+        self.levels = suite.noise_levels
 
     def _tasks_of(self, dataset: str) -> tuple[str, ...]:
         found = {place.task for place, _ in self.scores if place.dataset == dataset}
@@ -181,7 +190,7 @@ class Summary:
 
     def get(self, place: Place, entrant: Entrant) -> Score | None:
         """Score at a place, or that of the uncut panel; None when nothing was planned there."""
-        uncut = Place(place.dataset, place.task, KEEPS_ALL)
+        uncut = replace(place, k=KEEPS_ALL)
         return self.scores.get((place, entrant)) or self.scores.get((uncut, entrant))
 
     def competes(self, entrant: Entrant) -> bool:
@@ -191,22 +200,44 @@ class Summary:
 
     def leaky(self, entrant: Entrant) -> bool:
         """Whether the row is a method's own predictor that reads more than the panel."""
-        row = self.rows.get(entrant.variant)
-        own = entrant.evaluator.startswith("builtin")
-        return own and row is not None and not row.declared.get("sparse_selection", True)
+        return entrant in self._beyond
+
+    @cached_property
+    def _beyond(self) -> set[Entrant]:
+        return {
+            Entrant(str(line["variant"]), str(line["evaluator"]))
+            for line in self.lines
+            if line["beyond"]
+        }
+
+    def kinds_of(self, dataset: str, task: str) -> set[str]:
+        """Kinds of scores that a task of a data set has."""
+        return self._kinds.get((dataset, task), set())
+
+    @cached_property
+    def _kinds(self) -> dict[tuple[str, str], set[str]]:
+        found: dict[tuple[str, str], set[str]] = {}
+        for (place, _), score in self.scores.items():
+            found.setdefault((place.dataset, place.task), set()).add(score.kind)
+        return found
+
+    def kind(self, entrant: Entrant) -> set[str]:
+        """Kinds of an entrant's scores."""
+        return {score.kind for (_, e), score in self.scores.items() if e == entrant}
 
     def label(self, entrant: Entrant, among: Sequence[Entrant]) -> str:
         """Name of a row among other rows: the evaluator is named where it tells rows apart.
 
-        A method's own predictor bears the method's name alone: "YOTO", and "YOTO, RF" when a
-        forest is trained on its panel. With one downstream evaluator in the table, methods
-        that have no other row do not repeat it.
+        A method's own predictor bears the method's name, and its mode if it has several: "YOTO",
+        "PERSIST (hard)", and "YOTO, RF" when a forest is trained on its panel. With one downstream
+        evaluator in the table, methods that have no other row do not repeat it.
         """
         row = self.rows.get(entrant.variant)
         label = row.label if row else entrant.variant
-        if entrant.evaluator.startswith("builtin"):
-            return label
-        downstream = {e.evaluator for e in among if not e.evaluator.startswith("builtin")}
+        if own(entrant):
+            mode = entrant.evaluator.partition("mode=")[2].rstrip("]")
+            return f"{label} ({mode})" if mode else label
+        downstream = {e.evaluator for e in among if not own(e)}
         mine = {e.evaluator for e in among if e.variant == entrant.variant}
         if len(downstream) == 1 and len(mine) == 1:
             return label

@@ -6,13 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from panelbench.config import TableSpec
+from panelbench.config import CLEAN, TableSpec
 from panelbench.errors import UnknownName
 from panelbench.metrics import METRICS, Metric, metric
 from panelbench.report.grid import Cell, Grid, Mark
-from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Score, Summary, evaluator_label
+from panelbench.report.summary import (
+    KEEPS_ALL,
+    Entrant,
+    Place,
+    Score,
+    Summary,
+    evaluator_label,
+    own,
+)
 
 Column = tuple[Place, Metric]
+
+NOISE, METRIC = 3, 4
+"""Levels of a full header."""
 
 
 @dataclass
@@ -33,7 +44,7 @@ def specs(summary: Summary) -> tuple[TableSpec, ...]:
     if suite.tables:
         return suite.tables
     kinds = summary.kinds()
-    names = {"classification": "f1_macro", "regression": "pearson"}
+    names = {"classification": "f1_macro", "regression": "pearson", "expression": "l2"}
     found = [name for kind, name in names.items() if kind in kinds]
     return tuple(TableSpec(name=name.replace("_", "-"), metrics=(name,)) for name in found)
 
@@ -95,7 +106,12 @@ def _entrants(summary: Summary, spec: TableSpec) -> list[Entrant]:
             raise UnknownName("evaluator", name, {*known, *ids}, f"table {spec.name}")
     chosen = spec.evaluators
     datasets = _chosen("data set", spec.datasets, summary.datasets, spec)
-    present = {entrant for place, entrant in summary.scores if place.dataset in datasets}
+    kinds = {metric(name, f"table {spec.name}").kind for name in spec.metrics}
+    present = {
+        entrant
+        for (place, entrant), score in summary.scores.items()
+        if place.dataset in datasets and (score.kind in kinds or kinds == {"panel"})
+    }
     return [
         entrant
         for entrant in summary.entrants
@@ -110,24 +126,22 @@ def _places(summary: Summary, spec: TableSpec) -> list[Place]:
     asked = sorted({*summary.ks, *summary.results.suite.ks})
     ks = [k for k in _chosen("k", spec.ks, asked, spec) if k in summary.ks]
     return [
-        Place(dataset, task, k)
+        Place(dataset, task, k, level)
         for dataset in _chosen("data set", spec.datasets, summary.datasets, spec)
         for task in summary.tasks[dataset]
         if spec.tasks is None or task in spec.tasks
         for k in ks or [KEEPS_ALL]
+        for level in summary.levels
     ]
 
 
 def _columns(summary: Summary, spec: TableSpec) -> list[Column]:
     items = [metric(name, f"table {spec.name}") for name in spec.metrics]
-    kinds = {
-        (place.dataset, place.task): score.kind for (place, _), score in summary.scores.items()
-    }
     return [
         (place, item)
         for place in _places(summary, spec)
         for item in items
-        if item.kind in (kinds[place.dataset, place.task], "panel")
+        if item.kind in (*summary.kinds_of(place.dataset, place.task), "panel")
     ]
 
 
@@ -140,23 +154,24 @@ def _header(
     """
     texts = [
         (place.dataset, place.task, "all genes" if place.k == KEEPS_ALL else f"k = {place.k}",
-         item.label)
+         place.noise.label, item.label)
         for place, item in columns
     ]  # fmt: skip
-    varying = [level for level in range(4) if len({text[level] for text in texts}) > 1]
+    varying = [level for level in range(METRIC + 1) if len({text[level] for text in texts}) > 1]
     tasks = {place.dataset: {p.task for p, _ in columns if p.dataset == place.dataset}
              for place, _ in columns}  # fmt: skip
     # One task per data set: its name tells nothing that the data set's does not.
     if 0 in varying and all(len(names) == 1 for names in tasks.values()):
         varying = [level for level in varying if level != 1]
-    shown = varying or ([3] if columns else [])
-    nouns = ("data set", "task", "panel size", "metric")
+    shown = varying or ([METRIC] if columns else [])
+    nouns = ("data set", "task", "panel size", "noise", "metric")
     fixed = [
         f"{noun} {texts[0][level]}" if level < 2 else texts[0][level]
         for level, noun in enumerate(nouns)
         if columns
         and level not in shown
-        and not (named and level == 3)
+        and not (named and level == METRIC)
+        and not (level == NOISE and columns[0][0].noise == CLEAN)
         and len({text[level] for text in texts}) == 1
     ]
     stub = ("",) * (max(len(shown), 1) - 1) + ("Method",)
@@ -182,10 +197,11 @@ def _caption(
     if fixed:
         parts.append((text := ", ".join(fixed))[:1].upper() + text[1:])
     parts.append(_scored_by(summary, entrants))
-    noise = summary.results.suite.noise
-    if noise:
-        where = {"both": "selection and classifier train", "select": "the selection trains"}
-        parts.append(f"{where[noise.variant].capitalize()} with {noise.fraction:.0%} noisy labels")
+    if any(place.noise.fraction for place, _ in columns):
+        parts.append(
+            "Noise: this share of the training labels is redrawn at random, for selection and "
+            "classifier or for the selection only"
+        )
     if any(
         (score := summary.get(place, entrant)) and len(score.values(item.id)) < score.planned
         for place, item in columns
@@ -199,11 +215,11 @@ def _caption(
 
 def _scored_by(summary: Summary, entrants: Sequence[Entrant]) -> str:
     """Which models scored the panels, where the names of the rows do not say."""
-    own = [e for e in entrants if e.evaluator.startswith("builtin")]
-    downstream = dict.fromkeys(e.evaluator for e in entrants if e not in own)
+    mine = [e for e in entrants if own(e)]
+    downstream = dict.fromkeys(e.evaluator for e in entrants if e not in mine)
     names = " and ".join(map(evaluator_label, downstream))
-    if own and downstream:
-        rows = ", ".join(summary.label(entrant, entrants) for entrant in own)
+    if mine and downstream:
+        rows = ", ".join(summary.label(entrant, entrants) for entrant in mine)
         return f"Panels scored by {names}; {rows}: by the method's own predictor"
     if not entrants:
         return ""
@@ -270,17 +286,17 @@ def count_models(summary: Summary, spec: TableSpec, entrant: Entrant) -> str:
     for line in summary.lines:
         inside = (line["dataset"], line["task"]) in places
         if inside and (line["variant"], line["evaluator"]) == (entrant.variant, entrant.evaluator):
-            key = (line["dataset"], line["k"], line["seed"])
+            key = (line["dataset"], line["k"], line["seed"], line["noise"])
             selections, classifiers = groups.setdefault(key, (set(), []))
             selections.add(line["select_key"])
-            if not entrant.evaluator.startswith("builtin"):
+            if not own(entrant):
                 classifiers.append(line["task"])
     counts = sorted({len(fits) + len(classifiers) for fits, classifiers in groups.values()})
     return "–".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) if counts else ""
 
 
 RECORD_COLUMNS = (
-    "dataset", "task", "k", "method", "label", "evaluator", "metric",
+    "dataset", "task", "k", "noise", "noise_in", "method", "label", "evaluator", "metric",
     "mean", "sd", "n", "planned", "problems",
 )  # fmt: skip
 
@@ -291,8 +307,7 @@ def _records(
     """The table with every metric that was measured, one line per cell and metric."""
     lines = []
     places = _places(summary, spec)
-    uncut = [Place(dataset, task, KEEPS_ALL)
-             for dataset, task in dict.fromkeys((p.dataset, p.task) for p in places)]  # fmt: skip
+    uncut = [replace(place, k=KEEPS_ALL) for place in places]
     for place in dict.fromkeys([*places, *uncut]):
         for entrant in entrants:
             score = summary.scores.get((place, entrant))
@@ -306,6 +321,8 @@ def _records(
                         "dataset": place.dataset,
                         "task": place.task,
                         "k": place.k,
+                        "noise": place.noise.fraction,
+                        "noise_in": place.noise.variant if place.noise.fraction else "",
                         "method": entrant.variant,
                         "label": summary.label(entrant, entrants),
                         "evaluator": entrant.evaluator,
