@@ -107,9 +107,9 @@ def columns(task: Task, names: tuple[str, ...]) -> np.ndarray:
     """Columns of named genes, int64, in the order of the names."""
     place = {name: column for column, name in enumerate(task.genes.tolist())}
     unknown = [name for name in names if name not in place]
-    if unknown or len(set(names)) < len(names) or len(names) > task.k:
+    if names and (unknown or len(set(names)) < len(names) or len(names) >= task.k):
         raise InputError(
-            f"persist: preselected takes at most k = {task.k} different genes of the data"
+            f"persist: preselected takes different genes of the data, fewer than k = {task.k}"
             + (f"; unknown: {', '.join(unknown)}" if unknown else f", got {list(names)}")
         )
     return np.array([place[name] for name in names], dtype=np.int64)

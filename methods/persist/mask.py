@@ -69,8 +69,9 @@ class BinaryMask:
         """
         entries, values, winners = self._draw(n_cells, temperature, winners=True)
 
-        def backward(gradient: torch.Tensor) -> None:
-            found = _gradient(entries, winners, values * gradient)
+        def backward(upstream: torch.Tensor) -> None:
+            ordered = upstream.device.type != "cpu"
+            found = gradient(entries, winners, values * upstream, ordered=ordered)
             self.theta.grad = found.mul_(_STEEPNESS / temperature)
 
         mask = values.detach().requires_grad_()
@@ -130,7 +131,9 @@ class BinaryMask:
         return entries, mask, winner
 
 
-def _gradient(entries: torch.Tensor, winners: torch.Tensor, weighted: torch.Tensor) -> torch.Tensor:
+def gradient(
+    entries: torch.Tensor, winners: torch.Tensor, weighted: torch.Tensor, *, ordered: bool = False
+) -> torch.Tensor:
     """Gradient with respect to the scores within the softmax, summed over cells.
 
     Parameters
@@ -141,6 +144,8 @@ def _gradient(entries: torch.Tensor, winners: torch.Tensor, weighted: torch.Tens
         Row of the largest entry of each gene, shape (n_cells, n_genes).
     weighted
         Gradient of the mask times the mask, shape (n_cells, n_genes).
+    ordered
+        Add in a fixed order also on a GPU, where scattering does not; on the CPU that is slower.
 
     Returns
     -------
@@ -149,14 +154,14 @@ def _gradient(entries: torch.Tensor, winners: torch.Tensor, weighted: torch.Tens
     import torch
 
     n_rows, n_genes = entries.shape[1:]
-    if weighted.device.type == "cpu":
+    if ordered:
+        rows = torch.arange(n_rows, device=winners.device)[:, None]
+        spread = torch.where(winners[:, None] == rows, weighted[:, None], 0.0)
+        direct, per_row = spread.sum(dim=0), spread.sum(dim=2)
+    else:
         rows = winners.long()
         direct = weighted.new_zeros(n_rows, n_genes).scatter_add_(0, rows, weighted)
         per_row = weighted.new_zeros(len(weighted), n_rows).scatter_add_(1, rows, weighted)
-    else:  # adding in no fixed order would change the last bits from run to run
-        every = torch.arange(n_rows, dtype=winners.dtype, device=winners.device)[:, None]
-        spread = torch.where(winners[:, None] == every, weighted[:, None], 0.0)
-        direct, per_row = spread.sum(dim=0), spread.sum(dim=2)
     return direct - torch.einsum("bi,big->ig", per_row, entries)
 
 
