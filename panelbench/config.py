@@ -111,11 +111,16 @@ RecipeStep = Annotated[Step, BeforeValidator(_as_step)]
 
 
 class DatasetSpec(Model):
-    """An entry of datasets.yaml."""
+    """An entry of datasets.yaml.
+
+    `missing` says what a data set still lacks before it can be used; suites may name it, and
+    reports say so in its place.
+    """
 
     id: Name
     title: str = ""
-    reader: str
+    missing: str = ""
+    reader: str = ""
     reader_options: dict[str, Any] = {}
     files: tuple[SourceFile, ...] = ()
     recipe: tuple[RecipeStep, ...] = ()
@@ -127,6 +132,12 @@ class DatasetSpec(Model):
     licence: str = ""
     citation: str = ""
     homepage: str = ""
+
+    @model_validator(mode="after")
+    def _readable(self) -> DatasetSpec:
+        if bool(self.reader) == bool(self.missing):
+            raise ValueError("give either 'reader', or 'missing' (what it lacks so far)")
+        return self
 
 
 class MethodEntry(Model):

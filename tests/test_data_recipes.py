@@ -128,6 +128,24 @@ def test_binarize_and_scale_keep_lognorm() -> None:
     assert (binary.uns["x"], scaled.uns["x"]) == ("binary", "scaled")
 
 
+def test_cells_can_be_brought_to_their_median() -> None:
+    before = counts_data(dense=True)
+    totals = before.X.sum(axis=1)
+    after = run(before.copy(), {"normalize": {"target_sum": "median"}})
+    np.testing.assert_allclose(after.X.sum(axis=1), np.median(totals), rtol=1e-5)
+
+
+def test_one_mean_and_deviation_for_the_whole_matrix() -> None:
+    counts = run(counts_data(), "log1p")
+    whole = {"scale": {"by": "matrix", "clip": None, "fit": "all"}}
+    scaled = run(counts.copy(), whole).X
+    before = counts.X.toarray().astype(np.float64)
+    np.testing.assert_allclose(
+        scaled, (before - before.mean()) / before.std(), rtol=1e-3, atol=1e-3
+    )
+    assert not np.allclose(scaled.mean(axis=0), 0, atol=0.1)
+
+
 def test_constant_genes_scale_to_zero() -> None:
     X = np.full((50, 2), 0.1, dtype=np.float32)
     X[:25, 1] = 3

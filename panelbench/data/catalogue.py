@@ -85,7 +85,8 @@ def find_dataset(name: str, catalogue: Mapping[str, DatasetSpec]) -> DatasetSpec
 
 def _checked(spec: DatasetSpec, where: str) -> DatasetSpec:
     """What the model cannot check: reader, recipe, and names that would collide."""
-    check_reader(spec)
+    if spec.reader:
+        check_reader(spec)
     if spec.reader == "synthetic":
         synthetic.parse_options(spec.reader_options, where)
     try:

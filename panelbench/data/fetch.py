@@ -63,8 +63,10 @@ def source_checksum(spec: DatasetSpec, downloads: Path, mirrors: Sequence[Path] 
     Raises
     ------
     DataError
-        As `fetch`, for a file without any digest yet.
+        As `fetch`, for a file without any digest yet; for a data set that cannot be read so far.
     """
+    if spec.missing:
+        raise DataError(f"{spec.id} cannot be had yet: {spec.missing}")
     found = {}
     for file in spec.files:
         known = file.sha256 or _recorded(_pin(spec, file, downloads))

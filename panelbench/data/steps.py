@@ -314,8 +314,12 @@ def binarize(adata: AnnData, options: Binarize) -> None:
 
 
 class Scale(Model):
-    """Bring every gene to mean 0 and standard deviation 1, then clip to [-clip, clip]."""
+    """Bring every gene to mean 0 and standard deviation 1, then clip to [-clip, clip].
 
+    With ``by: matrix`` there is one mean and one deviation for all genes (MarkerMap's Table 4).
+    """
+
+    by: Literal["gene", "matrix"] = "gene"
     clip: Annotated[float, Field(gt=0)] | None = 10.0
     fit: Fit = "train"
 
@@ -346,7 +350,12 @@ class Scaling:
             from sklearn.utils.sparsefuncs import mean_variance_axis
 
             mean, variance = mean_variance_axis(X.astype(np.float64), axis=0)
-        std = np.sqrt(variance * (X.shape[0] / max(X.shape[0] - 1, 1)))
+        n = X.shape[0]
+        if options.by == "matrix":
+            n *= X.shape[1]
+            whole = np.mean(variance + np.square(mean)) - np.mean(mean) ** 2
+            mean, variance = np.full_like(mean, np.mean(mean)), np.full_like(variance, whole)
+        std = np.sqrt(variance * (n / max(n - 1, 1)))
         # Rounding leaves a constant gene a tiny spread; dividing by it would make noise of it.
         std[std <= 1e-6 * np.abs(mean)] = 1.0
         return cls(np.asarray(mean), std, options.clip)

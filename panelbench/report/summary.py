@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -77,6 +77,8 @@ class Score:
         Number of seeds asked for.
     problems
         Why the others have none.
+    by_class
+        The same metrics of each class, for each of `seeds`; empty where they are not broken down.
     """
 
     kind: str
@@ -84,6 +86,13 @@ class Score:
     metrics: tuple[dict[str, float], ...]
     planned: int
     problems: tuple[Problem, ...]
+    by_class: tuple[Mapping[str, Mapping[str, float]], ...] = ()
+
+    def of_class(self, name: str) -> Score:
+        """Scores of the cells of one class; a seed whose test cells hold none has no metrics."""
+        return replace(
+            self, metrics=tuple(dict(found.get(name, {})) for found in self.by_class), by_class=()
+        )
 
     def values(self, metric: str) -> np.ndarray:
         """float64: the metric of each seed that has it."""
@@ -264,4 +273,5 @@ def _score(lines: list[dict[str, Any]]) -> Score:
         metrics=tuple(dict(line["metrics"]) for line in done),
         planned=len(lines),
         problems=tuple(Problem(*key, tuple(seeds)) for key, seeds in reasons.items()),
+        by_class=tuple(line["by_class"] for line in done),
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from panelbench.config import CLEAN, TableSpec
-from panelbench.errors import UnknownName
 from panelbench.metrics import METRICS, Metric, metric
+from panelbench.report import choice
 from panelbench.report.grid import Cell, Grid, Mark
 from panelbench.report.summary import (
     KEEPS_ALL,
@@ -22,17 +22,18 @@ from panelbench.report.summary import (
 
 Column = tuple[Place, Metric]
 
-NOISE, METRIC = 3, 4
+DATASET, TASK, SIZE, NOISE, METRIC = range(5)
 """Levels of a full header."""
 
 
 @dataclass
-class _Notes:
+class Notes:
     """Footnotes of one table: the same text gets the same number."""
 
     texts: list[str] = field(default_factory=list)
 
     def number(self, text: str) -> int:
+        """Number of a footnote, from 1."""
         if text not in self.texts:
             self.texts.append(text)
         return self.texts.index(text) + 1
@@ -62,17 +63,18 @@ def metric_grid(summary: Summary, spec: TableSpec) -> Grid:
     UnknownName
         When the table names a data set, task, k, evaluator or metric that does not exist.
     """
-    columns, entrants = _columns(summary, spec), _entrants(summary, spec)
-    notes = _Notes()
+    columns, entrants = columns_of(summary, spec), entrants_of(summary, spec)
+    notes = Notes()
     body: list[list[Cell]] = []
     for entrant in entrants:
-        row = [_label(summary, entrant, entrants, notes)]
-        row += [_cell(summary.get(place, entrant), item, notes) for place, item in columns]
+        row = [label_cell(summary, entrant, entrants, notes)]
+        row += [score_cell(summary.get(place, entrant), item, notes) for place, item in columns]
         body.append(row)
     for i, (place, item) in enumerate(columns, start=1):
-        for number, mark in _marks(summary, entrants, place, item).items():
+        scores = [summary.get(place, e) if summary.competes(e) else None for e in entrants]
+        for number, mark in marks(scores, item).items():
             body[number][i] = replace(body[number][i], mark=mark)
-    header, fixed = _header(columns, named=not spec.title)
+    header, fixed = header_of(columns, named=not spec.title)
     if spec.n_models:
         header = (*header, ("",) * (len(header[0]) - 1) + ("#models",))
         for row, entrant in zip(body, entrants, strict=True):
@@ -82,92 +84,69 @@ def metric_grid(summary: Summary, spec: TableSpec) -> Grid:
         title=spec.title or _title(spec),
         header=header,
         rows=tuple(tuple(row) for row in body),
-        caption=_caption(summary, columns, fixed, entrants),
+        caption=caption(summary, columns, fixed, entrants),
         notes=tuple(notes.texts),
-        records=tuple(_records(summary, spec, entrants)),
+        records=tuple(
+            line
+            for place in with_uncut(places(summary, spec))
+            for entrant in entrants
+            if (score := summary.scores.get((place, entrant)))
+            for line in record_lines(summary, spec, place, entrant, entrants, score)
+        ),
     )
 
 
-def _chosen(
-    kind: str, wanted: Sequence[Any] | None, known: Sequence[Any], spec: TableSpec
-) -> list[Any]:
-    for name in wanted or ():
-        if name not in known:
-            raise UnknownName(kind, str(name), map(str, known), f"table {spec.name}")
-    return [name for name in known if wanted is None or name in wanted]
-
-
-def _entrants(summary: Summary, spec: TableSpec) -> list[Entrant]:
-    # A table may name an evaluator with its parameters or, for all of its kind, by its id.
-    known = summary.evaluators
-    ids = {name.partition("[")[0] for name in known}
-    for name in spec.evaluators or ():
-        if name not in known and name not in ids:
-            raise UnknownName("evaluator", name, {*known, *ids}, f"table {spec.name}")
-    chosen = spec.evaluators
-    datasets = _chosen("data set", spec.datasets, summary.datasets, spec)
-    kinds = {metric(name, f"table {spec.name}").kind for name in spec.metrics}
-    present = {
-        entrant
-        for (place, entrant), score in summary.scores.items()
-        if place.dataset in datasets and (score.kind in kinds or kinds == {"panel"})
-    }
-    return [
-        entrant
-        for entrant in summary.entrants
-        if entrant in present
-        and (chosen is None or {entrant.evaluator, entrant.evaluator.partition("[")[0]} & {*chosen})
-    ]
-
-
-def _places(summary: Summary, spec: TableSpec) -> list[Place]:
-    tasks = {task for names in summary.tasks.values() for task in names}
-    _chosen("task", spec.tasks, sorted(tasks), spec)
-    asked = sorted({*summary.ks, *summary.results.suite.ks})
-    ks = [k for k in _chosen("k", spec.ks, asked, spec) if k in summary.ks]
+def places(summary: Summary, spec: TableSpec) -> list[Place]:
+    """Where the scores of a table stand."""
     return [
         Place(dataset, task, k, level)
-        for dataset in _chosen("data set", spec.datasets, summary.datasets, spec)
-        for task in summary.tasks[dataset]
-        if spec.tasks is None or task in spec.tasks
-        for k in ks or [KEEPS_ALL]
+        for dataset, task in choice.tasks(summary, spec)
+        for k in choice.sizes(summary, spec) or [KEEPS_ALL]
         for level in summary.levels
     ]
 
 
-def _columns(summary: Summary, spec: TableSpec) -> list[Column]:
-    items = [metric(name, f"table {spec.name}") for name in spec.metrics]
+def entrants_of(summary: Summary, spec: TableSpec) -> list[Entrant]:
+    """Rows of a table."""
+    kinds = {metric(name, choice.where(spec)).kind for name in spec.metrics}
+    return choice.entrants(summary, spec, kinds)
+
+
+def columns_of(summary: Summary, spec: TableSpec) -> list[Column]:
+    """Columns of a table: where scores stand, and which metric."""
+    items = [metric(name, choice.where(spec)) for name in spec.metrics]
     return [
         (place, item)
-        for place in _places(summary, spec)
+        for place in places(summary, spec)
         for item in items
         if item.kind in (*summary.kinds_of(place.dataset, place.task), "panel")
     ]
 
 
-def _header(
-    columns: Sequence[Column], named: bool
+def header_of(
+    columns: Sequence[Column], named: bool, levels: Sequence[int] = range(METRIC + 1)
 ) -> tuple[tuple[tuple[str, ...], ...], list[str]]:
     """Header levels for what varies, and the parts that are the same in all columns.
 
-    The metric is no such part when the title already names it (`named`).
+    The metric is no such part when the title already names it (`named`). Only `levels` are
+    looked at.
     """
     texts = [
         (place.dataset, place.task, "all genes" if place.k == KEEPS_ALL else f"k = {place.k}",
          place.noise.label, item.label)
         for place, item in columns
     ]  # fmt: skip
-    varying = [level for level in range(METRIC + 1) if len({text[level] for text in texts}) > 1]
+    varying = [level for level in levels if len({text[level] for text in texts}) > 1]
     tasks = {place.dataset: {p.task for p, _ in columns if p.dataset == place.dataset}
              for place, _ in columns}  # fmt: skip
     # One task per data set: its name tells nothing that the data set's does not.
-    if 0 in varying and all(len(names) == 1 for names in tasks.values()):
-        varying = [level for level in varying if level != 1]
+    if DATASET in varying and all(len(names) == 1 for names in tasks.values()):
+        varying = [level for level in varying if level != TASK]
     shown = varying or ([METRIC] if columns else [])
-    nouns = ("data set", "task", "panel size", "noise", "metric")
+    nouns = {DATASET: "data set ", TASK: "task "}
     fixed = [
-        f"{noun} {texts[0][level]}" if level < 2 else texts[0][level]
-        for level, noun in enumerate(nouns)
+        nouns.get(level, "") + texts[0][level]
+        for level in levels
         if columns
         and level not in shown
         and not (named and level == METRIC)
@@ -182,9 +161,10 @@ def _title(spec: TableSpec) -> str:
     return ", ".join(METRICS[name].label for name in spec.metrics)
 
 
-def _caption(
+def caption(
     summary: Summary, columns: Sequence[Column], fixed: Sequence[str], entrants: Sequence[Entrant]
 ) -> str:
+    """What the cells of a table are, and by whom its panels are scored."""
     shown = {item.id: item for _, item in columns}.values()
     unit = ", in percent" if any(item.percent for item in shown) else ""
     if unit and not all(item.percent for item in shown):
@@ -226,7 +206,10 @@ def _scored_by(summary: Summary, entrants: Sequence[Entrant]) -> str:
     return f"Panels scored by {names}" if names else "Scored by the methods' own predictors"
 
 
-def _label(summary: Summary, entrant: Entrant, entrants: Sequence[Entrant], notes: _Notes) -> Cell:
+def label_cell(
+    summary: Summary, entrant: Entrant, entrants: Sequence[Entrant], notes: Notes
+) -> Cell:
+    """Name of a row."""
     text = summary.label(entrant, entrants) + ("†" if summary.leaky(entrant) else "")
     if summary.competes(entrant):
         return Cell(text)
@@ -234,7 +217,8 @@ def _label(summary: Summary, entrant: Entrant, entrants: Sequence[Entrant], note
     return Cell(text, notes=(notes.number(note),))
 
 
-def _cell(score: Score | None, item: Metric, notes: _Notes) -> Cell:
+def score_cell(score: Score | None, item: Metric, notes: Notes) -> Cell:
+    """Mean ± standard deviation over seeds, with footnotes on seeds that are not in it."""
     if score is None:
         return Cell("")
     found = len(score.values(item.id))
@@ -257,15 +241,12 @@ def printed(value: float, item: Metric) -> str:
     return f"{scaled + 0.0:.{1 if item.percent else 3}f}"
 
 
-def _marks(
-    summary: Summary, entrants: Sequence[Entrant], place: Place, item: Metric
-) -> dict[int, Mark]:
-    """Best and second of a column, by row number."""
+def marks(scores: Sequence[Score | None], item: Metric) -> dict[int, Mark]:
+    """Best and second among scores, by their number; None does not compete."""
     seeds: dict[int, int] = {}
     values: dict[int, float] = {}
-    for row, entrant in enumerate(entrants):
-        score = summary.get(place, entrant)
-        if score is not None and summary.competes(entrant) and len(score.values(item.id)):
+    for row, score in enumerate(scores):
+        if score is not None and len(score.values(item.id)):
             seeds[row] = len(score.values(item.id))
             values[row] = float(printed(score.mean(item.id), item))
     complete = {row: v for row, v in values.items() if seeds[row] == max(seeds.values())}
@@ -281,10 +262,10 @@ def count_models(summary: Summary, spec: TableSpec, entrant: Entrant) -> str:
 
     Selections fitted, and one classifier per task unless the method's own predictor is scored.
     """
-    places = {(place.dataset, place.task) for place in _places(summary, spec)}
+    chosen = {*choice.tasks(summary, spec)}
     groups: dict[tuple[Any, ...], tuple[set[str], list[str]]] = {}
     for line in summary.lines:
-        inside = (line["dataset"], line["task"]) in places
+        inside = (line["dataset"], line["task"]) in chosen
         if inside and (line["variant"], line["evaluator"]) == (entrant.variant, entrant.evaluator):
             key = (line["dataset"], line["k"], line["seed"], line["noise"])
             selections, classifiers = groups.setdefault(key, (set(), []))
@@ -301,40 +282,41 @@ RECORD_COLUMNS = (
 )  # fmt: skip
 
 
-def _records(
-    summary: Summary, spec: TableSpec, entrants: Sequence[Entrant]
+def with_uncut(found: Sequence[Place]) -> list[Place]:
+    """Places, then those of the panels that are not cut."""
+    return [*dict.fromkeys([*found, *(replace(place, k=KEEPS_ALL) for place in found)])]
+
+
+def record_lines(
+    summary: Summary,
+    spec: TableSpec,
+    place: Place,
+    entrant: Entrant,
+    entrants: Sequence[Entrant],
+    score: Score,
 ) -> list[dict[str, Any]]:
-    """The table with every metric that was measured, one line per cell and metric."""
-    lines = []
-    places = _places(summary, spec)
-    uncut = [replace(place, k=KEEPS_ALL) for place in places]
-    for place in dict.fromkeys([*places, *uncut]):
-        for entrant in entrants:
-            score = summary.scores.get((place, entrant))
-            if score is None:
-                continue
-            asked = [name for name in spec.metrics if METRICS[name].kind in (score.kind, "panel")]
-            found = {name for values in score.metrics for name in values} | {*asked}
-            for name in [*(n for n in METRICS if n in found), *sorted(found - {*METRICS})]:
-                lines.append(
-                    {
-                        "dataset": place.dataset,
-                        "task": place.task,
-                        "k": place.k,
-                        "noise": place.noise.fraction,
-                        "noise_in": place.noise.variant if place.noise.fraction else "",
-                        "method": entrant.variant,
-                        "label": summary.label(entrant, entrants),
-                        "evaluator": entrant.evaluator,
-                        "metric": name,
-                        "mean": score.mean(name),
-                        "sd": score.sd(name),
-                        "n": len(score.values(name)),
-                        "planned": score.planned,
-                        "problems": "; ".join(map(str, score.problems)),
-                    }
-                )
-    return lines
+    """Every metric that was measured of a score, one line each, for the table's CSV."""
+    asked = [name for name in spec.metrics if METRICS[name].kind in (score.kind, "panel")]
+    found = {name for values in score.metrics for name in values} | {*asked}
+    return [
+        {
+            "dataset": place.dataset,
+            "task": place.task,
+            "k": place.k,
+            "noise": place.noise.fraction,
+            "noise_in": place.noise.variant if place.noise.fraction else "",
+            "method": entrant.variant,
+            "label": summary.label(entrant, entrants),
+            "evaluator": entrant.evaluator,
+            "metric": name,
+            "mean": score.mean(name),
+            "sd": score.sd(name),
+            "n": len(score.values(name)),
+            "planned": score.planned,
+            "problems": "; ".join(map(str, score.problems)),
+        }
+        for name in [*(n for n in METRICS if n in found), *sorted(found - {*METRICS})]
+    ]
 
 
 def main_metric(summary: Summary) -> Metric:
