@@ -104,7 +104,7 @@ def test_soft_reads_all_genes_and_hard_the_panel(task: Task, selection: Selectio
     assert isinstance(predictor, persist.PersistPredictor)
     assert list(predictor.genes) == task.genes.tolist()
     assert list(predictor.in_mode("hard").genes) == list(selection.ranking)
-    assert predictor.in_mode("hard").in_mode("soft") == predictor
+    assert predictor.in_mode("hard").in_mode("soft").genes == predictor.genes
     with pytest.raises(ValueError, match="soft and hard"):
         predictor.in_mode("half")
 

@@ -22,15 +22,11 @@ from panelbench.method import Selection, Task, method
 from .predictor import PersistPredictor
 
 if TYPE_CHECKING:
-    from .data import Cells
     from .network import Loss
     from .search import Found
-    from .stages import Selected
+    from .stages import Problem, Selected
 
 __all__ = ["Params", "PersistPredictor", "UnsupParams", "select", "select_unsupervised"]
-
-FEW_STEPS = 8000
-"""With fewer steps of selection, rows drawn anew may not settle where the data say."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +182,7 @@ def _select(task: Task, params: _Params, loss: Loss, n_outputs: int, lam_init: f
     import torch
 
     from .data import columns, load
+    from .results import accuracy, predictor, record
     from .stages import Problem
 
     _check(task, params)
@@ -197,12 +194,15 @@ def _select(task: Task, params: _Params, loss: Loss, n_outputs: int, lam_init: f
     torch.set_num_threads(1)
     try:
         found, selected = _stages(problem, params, lam_init)
-        info = _info(task, selected, found)
+        info = record(task, selected, found)
         ranking = np.r_[preselected, selected.genes]
-        predictor = None
+        trained = None
         if isinstance(params, Params):
-            predictor = _predictor(task, params, selected, ranking)
-            info |= _accuracy(task, predictor, cells)
+            # The last temperature of the schedule, whether or not training got there.
+            trained = predictor(
+                task, selected, ranking, draws=params.draws, temperature=params.t_end
+            )
+            info |= accuracy(task, trained, cells)
     finally:
         torch.set_num_threads(threads)
     if params.strict and selected.refilled:
@@ -213,7 +213,7 @@ def _select(task: Task, params: _Params, loss: Loss, n_outputs: int, lam_init: f
     return Selection(
         ranking=task.genes[ranking].tolist(),
         scores=np.r_[np.ones(len(preselected)), selected.scores],
-        predictor=predictor,
+        predictor=trained,
         info=info,
     )
 
@@ -242,9 +242,9 @@ def _check(task: Task, params: _Params) -> None:
         raise NotApplicable(f"persist: needs at least 2 training cells, found {task.n_cells}")
 
 
-def _stages(problem: Any, params: _Params, lam_init: float) -> tuple[Found | None, Selected]:
+def _stages(problem: Problem, params: _Params, lam_init: float) -> tuple[Found | None, Selected]:
     """Eliminate, if that is worth it, and select."""
-    from .stages import eliminate, select
+    from . import stages
     from .training import Settings
 
     task = problem.task
@@ -255,7 +255,7 @@ def _stages(problem: Any, params: _Params, lam_init: float) -> tuple[Found | Non
     # Where the target is as good as all genes, there is nothing to eliminate.
     if 0 < target < len(candidates) and len(candidates) - target > params.tol * target:
         share = 0.5
-        found = eliminate(
+        found = stages.eliminate(
             problem,
             Settings(params.eliminate_epochs, *common),
             target,
@@ -266,7 +266,7 @@ def _stages(problem: Any, params: _Params, lam_init: float) -> tuple[Found | Non
             progress=lambda fraction, text: task.progress(share * fraction, text),
         )
         candidates = found.genes
-    selected = select(
+    selected = stages.select(
         problem,
         Settings(params.select_epochs, *common),
         n_rows,
@@ -283,70 +283,3 @@ def elimination_target(k: int, n_genes: int) -> int:
     """
     target = max(500, 10 * k)
     return target if target < n_genes / 2 else 0
-
-
-def _info(task: Task, selected: Selected, found: Found | None) -> dict[str, Any]:
-    history = selected.history
-    rows = task.genes[selected.rows].tolist()
-    info: dict[str, Any] = {
-        "converged": history.converged,
-        "epochs": len(history.loss),
-        "steps": history.steps,
-        "temperature": round(history.temperature, 6),
-        "rows": rows,
-        "unique": len(set(rows)),
-        "refilled": selected.refilled,
-        "candidates": len(selected.inputs),
-        "lambda": [[trial.penalty, trial.n_open] for trial in found.trials] if found else [],
-        "fallback": found.fallback if found else "none",
-        "curves": {"loss": history.loss, "repaired": history.repaired},
-    }
-    if history.validation:
-        info["curves"]["validation loss"] = history.validation
-    if history.steps < FEW_STEPS and not history.converged:
-        info["warning"] = (
-            f"selection took {history.steps} steps; below {FEW_STEPS} chance may decide some "
-            "genes: raise select_epochs"
-        )
-    return info
-
-
-def _predictor(
-    task: Task, params: Params, selected: Selected, ranking: np.ndarray
-) -> PersistPredictor:
-    """Soft masks at the final temperature of the schedule, whether or not training got there."""
-    n_seen = len(selected.inputs) - selected.mask.theta.shape[1]
-    masks = selected.mask.masks(params.draws, params.t_end).cpu().numpy()
-    chosen = ranking[: len(ranking) - selected.refilled]
-    place = {column: i for i, column in enumerate(selected.inputs.tolist())}
-    return PersistPredictor(
-        task=task.target.name,
-        all_genes=task.genes.tolist(),
-        panel=task.genes[ranking].tolist(),
-        columns=selected.inputs,
-        masks=np.concatenate([np.ones((params.draws, n_seen), np.float32), masks], axis=1),
-        chosen=np.array([place[column] for column in chosen.tolist()], dtype=np.int64),
-        layers=[
-            (
-                np.ascontiguousarray(weight.detach().cpu().numpy().T),
-                bias.detach().cpu().numpy().copy(),
-            )
-            for weight, bias in selected.network.layers
-        ],
-    )
-
-
-def _accuracy(task: Task, predictor: PersistPredictor, cells: Cells) -> dict[str, Any]:
-    """Soft and hard accuracy on held-out cells, where there are such, else on training cells."""
-    held_out = len(cells.held_out) > 0
-    rows = cells.held_out if held_out else cells.training
-    inputs, truth = cells.inputs.cpu().numpy()[rows], task.target.values[rows]
-    found: dict[str, Any] = {"accuracy_on": "validation cells" if held_out else "training cells"}
-    place = {gene: column for column, gene in enumerate(task.genes.tolist())}
-    for mode in ("soft", "hard"):
-        reader = predictor.in_mode(mode)
-        X = inputs[:, [place[gene] for gene in reader.genes]]
-        right = reader.predict_proba(task.target.name, X).argmax(axis=1) == truth
-        found[f"train_accuracy_{mode}"] = round(float(right.mean()), 5)
-    gap = found["train_accuracy_hard"] - found["train_accuracy_soft"]
-    return found | {"hard_minus_soft": round(gap, 5)}

@@ -75,7 +75,7 @@ class BinaryMask:
             self.theta.grad = found.mul_(_STEEPNESS / temperature)
 
         mask = values.detach().requires_grad_()
-        mask.register_hook(backward)
+        mask.register_hook(backward)  # type: ignore[no-untyped-call]
         return mask
 
     def rows(self, n_cells: int, temperature: float) -> torch.Tensor:
@@ -126,8 +126,8 @@ class BinaryMask:
                 torch.softmax(part, dim=-1, out=part)
                 torch.amax(part, dim=1, out=largest)
                 if winners:
-                    wins = (part == largest[:, None]).to(self._rows.dtype)
-                    torch.amax(wins.mul_(self._rows), dim=1, out=winner[start : start + size])
+                    wins = (part == largest[:, None]).view(torch.uint8)
+                    torch.amax(wins * self._rows, dim=1, out=winner[start : start + size])
         return entries, mask, winner
 
 

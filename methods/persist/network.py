@@ -110,8 +110,9 @@ def hurdle(output: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         raise ValueError(
             f"the hurdle loss needs 2 outputs per gene: {output.shape[1]} for {truth.shape[1]}"
         )
-    value, zero = output.unflatten(1, (-1, 2)).unbind(dim=2)
+    value, zero = output[:, 0::2], output[:, 1::2]
     absent = (truth <= 0).float()
     surprise = torch.nn.functional.binary_cross_entropy_with_logits(zero, absent, reduction="sum")
     squares = ((1 - absent) * (truth - value).square()).sum()
-    return (ZERO_WEIGHT * surprise + squares) / len(truth)
+    total: torch.Tensor = ZERO_WEIGHT * surprise + squares
+    return total / len(truth)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ _CELLS = 4096
 """Cells that are predicted at a time."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class PersistPredictor:
     """Class probabilities from PERSIST's own network (Covert et al. 2023).
 
@@ -40,6 +40,8 @@ class PersistPredictor:
         Weight (inputs x outputs) and bias of each layer, float32; ReLU between them.
     mode
         ``"soft"`` or ``"hard"``.
+    genes
+        Genes it reads in this mode, in the column order of the matrices it is given.
     """
 
     task: str
@@ -50,11 +52,10 @@ class PersistPredictor:
     chosen: np.ndarray
     layers: Sequence[tuple[np.ndarray, np.ndarray]]
     mode: str = "soft"
+    genes: Sequence[str] = field(init=False)
 
-    @property
-    def genes(self) -> Sequence[str]:
-        """Genes it reads, in the column order of the matrices it is given."""
-        return self.all_genes if self.mode == "soft" else self.panel
+    def __post_init__(self) -> None:
+        self.genes = self.all_genes if self.mode == "soft" else self.panel
 
     def in_mode(self, name: str) -> PersistPredictor:
         """Return the same network, read in another way."""
@@ -135,9 +136,16 @@ class PersistPredictor:
     @classmethod
     def load(cls, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> PersistPredictor:
         """Rebuild a predictor from what `save` returned."""
-        layers = [
-            (arrays[f"layer{i}.weight"], arrays[f"layer{i}.bias"]) for i in range(facts["n_layers"])
-        ]
-        held = {name: arrays[name] for name in ("columns", "masks", "chosen")}
-        named = {name: facts[name] for name in ("task", "all_genes", "panel", "mode")}
-        return cls(layers=layers, **held, **named)
+        return cls(
+            task=facts["task"],
+            all_genes=facts["all_genes"],
+            panel=facts["panel"],
+            columns=arrays["columns"],
+            masks=arrays["masks"],
+            chosen=arrays["chosen"],
+            layers=[
+                (arrays[f"layer{i}.weight"], arrays[f"layer{i}.bias"])
+                for i in range(facts["n_layers"])
+            ],
+            mode=facts["mode"],
+        )

@@ -116,7 +116,7 @@ def train(
     for epoch in range(settings.epochs):
         order = torch.from_numpy(shuffle.permutation(cells.training)).to(cells.device)
         total = torch.zeros((), device=cells.device)
-        for rows in order.split(batch_size)[:n_batches]:
+        for rows in order[: n_batches * batch_size].view(n_batches, batch_size):
             mask = layer.sample(batch_size, settings.temperature(history.steps / n_steps))
             output = network.forward(cells.inputs.index_select(0, rows).float(), mask)
             value = loss(output, cells.truth.index_select(0, rows))
@@ -152,7 +152,8 @@ def _validate(
     rows = torch.from_numpy(cells.held_out).to(cells.device)
     total = 0.0
     with torch.no_grad():
-        for part in rows.split(size):
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
             mask = layer.sample(len(part), temperature)
             output = network.forward(cells.inputs.index_select(0, part).float(), mask)
             total += len(part) * loss(output, cells.truth.index_select(0, part)).item()
