@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from panelbench.config import FigureSpec, TableSpec
 from panelbench.errors import ConfigError
 from panelbench.metrics import Metric, metric
-from panelbench.report import figures, page_figures, tables
+from panelbench.report import by_class, figures, page_figures, tables
+from panelbench.report.cell_figures import reconstruction, umap
 from panelbench.report.classes import class_details
+from panelbench.report.confusion_figure import confusion
 from panelbench.report.grid import Grid, markdown, rich_table, to_csv
 from panelbench.report.html import Page, Picture, render
 from panelbench.report.latex import latex
+from panelbench.report.metric_figures import metric_by_k, metric_by_noise
 from panelbench.report.panels import overlap_grids, stability_grid
 from panelbench.report.properties import (
     FAILURE_COLUMNS,
@@ -29,6 +33,7 @@ from panelbench.results import Results
 from panelbench.stats import Comparison
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.table import Table
 
 
@@ -65,7 +70,7 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     summary = Summary(results)
     _unique("tables", [spec.name for spec in tables.specs(summary)])
     _unique("figures", [spec.name for spec in figures.specs(summary)])
-    metric_tables = [tables.metric_grid(summary, spec) for spec in tables.specs(summary)]
+    metric_tables = [_grid(summary, spec) for spec in tables.specs(summary)]
     main = tables.main_metric(summary)
     compared = comparison(summary, main)
     ranks = ranks_grid(compared, main) if compared else None
@@ -75,8 +80,9 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     cost, failed, methods = cost_grid(summary), failures_grid(summary), properties_grid(results)
 
     files: dict[str, bytes] = {}
-    for grid in metric_tables:
-        files |= _texts(f"tables/{grid.name}", grid, tables.RECORD_COLUMNS)
+    for spec, grid in zip(tables.specs(summary), metric_tables, strict=True):
+        columns = by_class.RECORD_COLUMNS if spec.by_class else tables.RECORD_COLUMNS
+        files |= _texts(f"tables/{grid.name}", grid, columns)
     files |= _texts("methods", methods)
     if ranks is not None:
         files |= _texts("ranks", ranks)
@@ -125,7 +131,15 @@ def terminal_table(results: Results) -> Table:
     """
     summary = Summary(results)
     spec, *_ = tables.specs(summary)
-    return rich_table(tables.metric_grid(summary, spec))
+    return rich_table(_grid(summary, spec))
+
+
+def _grid(summary: Summary, spec: TableSpec) -> Grid:
+    return (
+        by_class.by_class_grid(summary, spec)
+        if spec.by_class
+        else (tables.metric_grid(summary, spec))
+    )
 
 
 def _unique(kind: str, names: Sequence[str]) -> None:
@@ -153,15 +167,41 @@ Drawn = dict[str, tuple[str, dict[str, bytes]]]
 
 
 def _draw(summary: Summary) -> Drawn:
+    """Figures of the suite; those without data are left out."""
     looks = figures.Looks(summary)
     drawn = {}
     for spec in figures.specs(summary):
-        figure = figures.metric_by_k(summary, spec, looks)
+        draw, title, note = _KINDS[spec.kind]
+        figure = draw(summary, spec, looks)
         if figure is not None:
-            title = spec.title or f"{metric(spec.metric).label} by panel size"
-            note = "mean over seeds, one sample standard deviation to each side"
-            drawn[f"figures/{spec.name}"] = (f"{title} ({note})", figures.save(figure))
+            text = f"{spec.title or title.format(metric(spec.metric).label)} ({note})"
+            drawn[f"figures/{spec.name}"] = (text, figures.save(figure))
     return drawn
+
+
+_SPREAD = "mean over seeds, one sample standard deviation to each side"
+_KINDS: dict[
+    str, tuple[Callable[[Summary, FigureSpec, figures.Looks], Figure | None], str, str]
+] = {
+    "metric-by-k": (metric_by_k, "{} by panel size", _SPREAD),
+    "metric-by-noise": (metric_by_noise, "{} with noisy labels", f"test labels clean; {_SPREAD}"),
+    "confusion": (
+        lambda summary, spec, _: confusion(summary, spec),
+        "Confusion matrices",
+        "test cells of all seeds; shares of the true class, decimals cut off",
+    ),
+    "umap": (
+        lambda summary, spec, _: umap(summary, spec),
+        "Test cells by the genes of a panel",
+        "UMAP, one seed",
+    ),
+    "reconstruction": (
+        lambda summary, spec, _: reconstruction(summary, spec),
+        "Variances and principal components of reconstructed cells",
+        "test cells of one seed; true cells grey",
+    ),
+}
+"""By kind of figure: what draws it, its title without one of its own, what is shown."""
 
 
 def _diagram(main: Metric, compared: Comparison | None) -> Drawn:

@@ -18,7 +18,7 @@ from panelbench.stats import Comparison, cliques
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 # Okabe & Ito's palette, legible for colour-blind readers; yellow is too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -98,7 +98,7 @@ def axis_label(item: Metric) -> str:
     return item.label + (", %" if item.percent else "")
 
 
-def legend(figure: Figure, handles: Mapping[str, Any], rows: int) -> None:
+def legend(figure: Figure | SubFigure, handles: Mapping[str, Any], rows: int) -> None:
     """One legend for all panels of a figure, beside them: it takes no height from the panels."""
     figure.legend(
         list(handles.values()),

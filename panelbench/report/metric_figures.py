@@ -43,9 +43,7 @@ class _Content:
     entrants: tuple[Entrant, ...]
     panels: tuple[_Panel, ...]
 
-    def series(
-        self, panel: _Panel, entrant: Entrant
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def series(self, panel: _Panel, entrant: Entrant) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every x with a score, its mean and standard deviation, as tables print them."""
         scale = 100 if self.item.percent else 1
         found = []
@@ -147,9 +145,7 @@ def metric_by_noise(summary: Summary, spec: FigureSpec, looks: Looks) -> Figure 
     return _lines(content, looks, dress, min(columns, len(content.panels)))
 
 
-def _content(
-    summary: Summary, spec: FigureSpec, panels: Sequence[_Panel]
-) -> _Content | None:
+def _content(summary: Summary, spec: FigureSpec, panels: Sequence[_Panel]) -> _Content | None:
     item = metric(spec.metric, choice.where(spec))
     entrants = tuple(choice.entrants(summary, spec, {item.kind}))
     every = _Content(summary, spec, item, entrants, tuple(panels))
@@ -163,9 +159,7 @@ def _title(summary: Summary, dataset: str, task: str) -> str:
     return f"{dataset}\n{task}" if len(summary.tasks[dataset]) > 1 else dataset
 
 
-def _lines(
-    content: _Content, looks: Looks, dress: Callable[[Axes], None], columns: int
-) -> Figure:
+def _lines(content: _Content, looks: Looks, dress: Callable[[Axes], None], columns: int) -> Figure:
     from matplotlib.figure import Figure
 
     rows = -(-len(content.panels) // columns)
@@ -181,9 +175,7 @@ def _lines(
             if content.summary.competes(entrant):
                 look = looks.of(entrant, evaluators)
                 (line,) = ax.plot(xs, means, linewidth=1.6, markersize=5, **look)
-                ax.fill_between(
-                    xs, means - sds, means + sds, color=look["color"], alpha=0.13, lw=0
-                )
+                ax.fill_between(xs, means - sds, means + sds, color=look["color"], alpha=0.13, lw=0)
             else:
                 (line,) = ax.plot(xs, means, color=GREY, linestyle="-.", linewidth=1.2)
             handles[content.label(entrant)] = line

@@ -160,10 +160,7 @@ class Summary:
         lines = self.lines = records(results.scores)
         grouped: dict[tuple[Place, Entrant], list[dict[str, Any]]] = {}
         for line in lines:
-            noise = NoiseLevel(*line["noise"])
-            place = Place(str(line["dataset"]), str(line["task"]), int(line["k"]), noise)
-            entrant = Entrant(str(line["variant"]), str(line["evaluator"]))
-            grouped.setdefault((place, entrant), []).append(line)
+            grouped.setdefault(_whose(line), []).append(line)
         self.scores = {key: _score(group) for key, group in grouped.items()}
         suite = results.suite
         self.datasets = ordered(
@@ -201,6 +198,20 @@ class Summary:
         """Score at a place, or that of the uncut panel; None when nothing was planned there."""
         uncut = replace(place, k=KEEPS_ALL)
         return self.scores.get((place, entrant)) or self.scores.get((uncut, entrant))
+
+    def runs(self, place: Place, entrant: Entrant) -> list[dict[str, Any]]:
+        """Lines of what ran to the end at a place, by seed."""
+        return self._runs.get((place, entrant)) or self._runs.get(
+            (replace(place, k=KEEPS_ALL), entrant), []
+        )
+
+    @cached_property
+    def _runs(self) -> dict[tuple[Place, Entrant], list[dict[str, Any]]]:
+        found: dict[tuple[Place, Entrant], list[dict[str, Any]]] = {}
+        for line in sorted(self.lines, key=lambda line: int(line["seed"])):
+            if line["status"] == "ok":
+                found.setdefault(_whose(line), []).append(line)
+        return found
 
     def competes(self, entrant: Entrant) -> bool:
         """Whether a row competes for the best; controls that keep all genes do not."""
@@ -257,6 +268,13 @@ def evaluator_label(variant: str) -> str:
     """Name of an evaluator in tables, its parameters kept: ``RF[n_estimators=500]``."""
     id, bracket, rest = variant.partition("[")
     return get_evaluator(id).label + bracket + rest
+
+
+def _whose(line: Mapping[str, Any]) -> tuple[Place, Entrant]:
+    """Where a line of the score frame stands, and who is scored there."""
+    noise = NoiseLevel(*line["noise"])
+    place = Place(str(line["dataset"]), str(line["task"]), int(line["k"]), noise)
+    return place, Entrant(str(line["variant"]), str(line["evaluator"]))
 
 
 def _score(lines: list[dict[str, Any]]) -> Score:

@@ -81,7 +81,7 @@ def metric_grid(summary: Summary, spec: TableSpec) -> Grid:
             row.append(Cell(count_models(summary, spec, entrant)))
     return Grid(
         name=spec.name,
-        title=spec.title or _title(spec),
+        title=spec.title or title_of(spec),
         header=header,
         rows=tuple(tuple(row) for row in body),
         caption=caption(summary, columns, fixed, entrants),
@@ -157,7 +157,8 @@ def header_of(
     return (stub, *(tuple(text[level] for level in shown) for text in texts)), fixed
 
 
-def _title(spec: TableSpec) -> str:
+def title_of(spec: TableSpec) -> str:
+    """Title of a table that has none: its metrics."""
     return ", ".join(METRICS[name].label for name in spec.metrics)
 
 

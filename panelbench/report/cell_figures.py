@@ -1,0 +1,221 @@
+"""Figures of cells: maps of the test cells, and how reconstructed cells differ from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from panelbench.config import FigureSpec
+from panelbench.report import choice
+from panelbench.report.class_palette import Palette
+from panelbench.report.figures import COLOURS, GREY, blank, headline, legend
+from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+WRAP = 4
+"""Maps in a row when there is only one panel size or one method."""
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """What one run left to draw, of the first seed that has it."""
+
+    label: str
+    k: int
+    classes: tuple[str, ...]
+    metrics: dict[str, float]
+    arrays: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Pictures of one data set and task, which share a legend."""
+
+    title: str
+    palette: Palette
+    pictures: tuple[_Picture, ...]
+
+
+def umap(summary: Summary, spec: FigureSpec) -> Figure | None:
+    """Test cells by the genes of each panel; methods in rows, panel sizes in columns.
+
+    The MarkerMap paper's Figure 3. None without coordinates.
+
+    Raises
+    ------
+    UnknownName
+        When the figure names something that the suite does not have.
+    """
+    from matplotlib.figure import Figure
+
+    blocks = _blocks(summary, spec, {"view"}, ("umap", "codes"))
+    if not blocks:
+        return None
+    layouts = [_layout(block.pictures) for block in blocks]
+    heights = [2.3 * rows + 0.3 for rows, _ in layouts]
+    width = 2.3 * max(columns for _, columns in layouts) + 2.2
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)
+    for part, block, (rows, columns) in zip(parts.flat, blocks, layouts, strict=True):
+        _maps(part, block, rows, columns)
+        _finish(part, block, rows, named=len(blocks) > 1)
+    headline(figure, spec.title)
+    return figure
+
+
+def reconstruction(summary: Summary, spec: FigureSpec) -> Figure | None:
+    """True against reconstructed gene variances, and both kinds of cells, one row per method.
+
+    The cells are drawn in the first two principal components of the true ones: these in grey,
+    the reconstructed ones coloured by class. The MarkerMap paper's Figure 3. The methods' own
+    reconstructions are drawn unless the figure names evaluators. None without any.
+
+    Raises
+    ------
+    UnknownName
+        When the figure names something that the suite does not have.
+    """
+    from matplotlib.figure import Figure
+
+    blocks = _blocks(summary, spec, {"expression"}, ("variances", "components", "codes"))
+    if not blocks:
+        return None
+    heights = [3.1 * len(block.pictures) + 0.3 for block in blocks]
+    figure = Figure(figsize=(8.6, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)
+    for part, block in zip(parts.flat, blocks, strict=True):
+        axes = part.subplots(len(block.pictures), 2, squeeze=False)
+        several = len({picture.k for picture in block.pictures}) > 1
+        for (left, right), picture in zip(axes, block.pictures, strict=True):
+            title = f"{picture.label}, {_size(picture.k)}" if several else picture.label
+            _variances(left, picture, title)
+            _components(right, picture, block.palette, title)
+        _finish(part, block, len(block.pictures), named=len(blocks) > 1)
+    headline(figure, spec.title)
+    return figure
+
+
+def _blocks(
+    summary: Summary, spec: FigureSpec, kinds: set[str], names: Sequence[str]
+) -> list[_Block]:
+    entrants = choice.entrants(summary, spec, kinds)
+    if spec.evaluators is None and kinds == {"expression"}:
+        entrants = [e for e in entrants if e.evaluator.startswith("builtin")]
+    blocks = []
+    for dataset, task in choice.tasks(summary, spec):
+        pictures = []
+        for entrant in entrants:
+            cut = summary.competes(entrant)
+            for k in choice.sizes(summary, spec) if cut else [KEEPS_ALL]:
+                place = Place(dataset, task, k, summary.levels[0])
+                label = summary.label(entrant, entrants)
+                picture = _picture(summary, place, entrant, label, names)
+                pictures += [picture] if picture else []
+        if pictures:
+            title = f"{dataset}, {task}" if len(summary.tasks[dataset]) > 1 else dataset
+            counts = summary.results.datasets.get(dataset, {}).get("tasks", {}).get(task, {})
+            palette = Palette(pictures[0].classes, counts)
+            blocks.append(_Block(title, palette, tuple(pictures)))
+    return blocks
+
+
+def _picture(
+    summary: Summary, place: Place, entrant: Entrant, label: str, names: Sequence[str]
+) -> _Picture | None:
+    for line in summary.runs(place, entrant):
+        arrays = _read(str(line["arrays"]))
+        if all(name in arrays for name in names):
+            return _Picture(label, place.k, tuple(line["classes"]), line["metrics"], arrays)
+    return None
+
+
+def _read(path: str) -> dict[str, np.ndarray]:
+    """Arrays of a file; none when there is no such file, as where only records were copied."""
+    if not path or not Path(path).is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _size(k: int) -> str:
+    return "all genes" if k == KEEPS_ALL else f"k = {k}"
+
+
+def _layout(pictures: Sequence[_Picture]) -> tuple[int, int]:
+    """Rows and columns of the maps."""
+    labels, sizes = {p.label for p in pictures}, {p.k for p in pictures} - {KEEPS_ALL}
+    if len(labels) == 1 or len(sizes) < 2:
+        return -(-len(pictures) // WRAP), min(WRAP, len(pictures))
+    return len(labels), len(sizes)
+
+
+def _maps(part: SubFigure, block: _Block, rows: int, columns: int) -> None:
+    axes = part.subplots(rows, columns, squeeze=False)
+    blank(axes.flat)
+    labels = list(dict.fromkeys(picture.label for picture in block.pictures))
+    sizes = sorted({picture.k for picture in block.pictures} - {KEEPS_ALL})
+    table = len(labels) > 1 and len(sizes) > 1
+    for number, picture in enumerate(block.pictures):
+        row, column = divmod(number, columns)
+        if table:
+            # What keeps all genes has no size: it begins its row.
+            row = labels.index(picture.label)
+            column = sizes.index(picture.k) if picture.k in sizes else 0
+        ax = axes[row, column]
+        ax.set_visible(True)
+        block.palette.scatter(ax, picture.arrays["umap"], picture.arrays["codes"])
+        ax.set_title(f"{picture.label}\n{_size(picture.k)}", fontsize=9)
+        _bare(ax)
+
+
+def _bare(ax: Axes) -> None:
+    """Coordinates without meaning of their own get no ticks."""
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.grid(visible=False)
+    ax.set_box_aspect(1)
+
+
+def _variances(ax: Axes, picture: _Picture, title: str) -> None:
+    true, again = picture.arrays["variances"]
+    varies = (true > 0) & (again > 0)
+    ax.scatter(true[varies], again[varies], s=6, color=COLOURS[0], alpha=0.5, linewidths=0,
+               rasterized=True)  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    if varies.any():
+        both = np.concatenate([true[varies], again[varies]])
+        ends = [both.min() / 1.3, both.max() * 1.3]
+        ax.plot(ends, ends, color=GREY, linewidth=1)
+    rank = picture.metrics.get("spearman_variance", float("nan"))
+    lines = [f"Spearman {rank:.3f}"] if np.isfinite(rank) else []
+    if not varies.all():
+        lines.append(f"{int((~varies).sum())} constant genes not drawn")
+    ax.text(0.04, 0.96, "\n".join(lines), transform=ax.transAxes, va="top")
+    ax.set_title(title)
+    ax.set_xlabel("variance of the gene, true cells")
+    ax.set_ylabel("reconstructed cells")
+
+
+def _components(ax: Axes, picture: _Picture, palette: Palette, title: str) -> None:
+    true, again = picture.arrays["components"]
+    ax.scatter(true[:, 0], true[:, 1], s=5, color="#c3c8cf", linewidths=0, rasterized=True)
+    palette.scatter(ax, again, picture.arrays["codes"])
+    ax.set_title(title)
+    ax.set_xlabel("component 1 of the true cells")
+    ax.set_ylabel("component 2")
+
+
+def _finish(part: SubFigure, block: _Block, rows: int, named: bool) -> None:
+    handles: dict[str, Any] = block.palette.handles()
+    if handles:
+        legend(part, handles, rows)
+    if named:
+        part.suptitle(block.title, fontweight="bold", fontsize=10)

@@ -1,0 +1,187 @@
+"""Confusion matrices side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from panelbench.config import FigureSpec
+from panelbench.report import choice
+from panelbench.report.figures import blank, headline
+from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.image import AxesImage
+
+MOST = 6
+"""Matrices of one data set and task, unless the figure names its methods."""
+COLUMNS = 3
+WRITTEN = 15
+"""Up to this many classes the shares are written into the cells."""
+COLOURS = "Blues"
+"""White to dark blue: legible in grey print too."""
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """Test cells of all seeds, rows true and columns predicted, in the order of `classes`."""
+
+    label: str
+    classes: tuple[str, ...]
+    counts: np.ndarray
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Share of each true class, NaN for a class without test cells."""
+        total = self.counts.sum(axis=1, keepdims=True)
+        return np.asarray(np.where(total > 0, self.counts / np.maximum(total, 1), np.nan))
+
+
+def confusion(summary: Summary, spec: FigureSpec) -> Figure | None:
+    """Confusion matrices summed over seeds, one per method; None without any.
+
+    Shown for the first classifier of the suite unless the figure names evaluators, and the
+    largest panel unless it names sizes. Classes are sorted by name. Shares of the rows are
+    written with two decimals, the rest cut off as in the MarkerMap paper's Figure 2D.
+
+    Raises
+    ------
+    UnknownName
+        When the figure names something that the suite does not have.
+    """
+    from matplotlib.figure import Figure
+
+    entrants = _entrants(summary, spec)
+    sizes = choice.sizes(summary, spec) or [KEEPS_ALL]
+    sizes = sizes if spec.ks else sizes[-1:]
+    blocks = [
+        (title, found)
+        for dataset, task in choice.tasks(summary, spec)
+        for k in sizes
+        for place in [Place(dataset, task, k, summary.levels[0])]
+        for title in [_title(summary, place, several=len(sizes) > 1)]
+        if (found := _matrices(summary, place, entrants, None if spec.methods else MOST))
+    ]
+    if not blocks:
+        return None
+    shapes = [_shape(found) for _, found in blocks]
+    figure = Figure(
+        figsize=(max(w for w, _ in shapes), sum(h for _, h in shapes)), layout="constrained"
+    )
+    parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=[h for _, h in shapes])
+    for part, (title, found) in zip(parts.flat, blocks, strict=True):
+        _draw(part, found, title if len(blocks) > 1 else "")
+    headline(figure, spec.title)
+    return figure
+
+
+def _entrants(summary: Summary, spec: FigureSpec) -> list[Entrant]:
+    entrants = choice.entrants(summary, spec, {"classification"})
+    if spec.evaluators is None:
+        present = {entrant.evaluator for entrant in entrants}
+        first = next((name for name in summary.evaluators if name in present), "")
+        entrants = [entrant for entrant in entrants if entrant.evaluator == first]
+    if spec.methods is None:
+        entrants = [entrant for entrant in entrants if summary.competes(entrant)]
+    return entrants
+
+
+def _title(summary: Summary, place: Place, several: bool) -> str:
+    parts = [place.dataset]
+    parts += [place.task] if len(summary.tasks[place.dataset]) > 1 else []
+    parts += [f"k = {place.k}"] if several else []
+    return ", ".join(parts)
+
+
+def _matrices(
+    summary: Summary, place: Place, entrants: Sequence[Entrant], most: int | None
+) -> list[_Matrix]:
+    found = []
+    for entrant in entrants:
+        lines = [
+            line
+            for line in summary.runs(place, entrant)
+            if len(line["confusion"]) == len(line["classes"]) > 0
+        ]
+        if not lines:
+            continue
+        names = [str(name) for name in lines[0]["classes"]]
+        order = sorted(range(len(names)), key=lambda code: names[code])
+        counts = sum(np.asarray(line["confusion"], dtype=np.int64) for line in lines)
+        found.append(
+            _Matrix(
+                summary.label(entrant, entrants),
+                tuple(names[code] for code in order),
+                np.asarray(counts)[np.ix_(order, order)],
+            )
+        )
+    return found[:most]
+
+
+def _side(n_classes: int) -> float:
+    """Width of a matrix in inches: its numbers, or else its colours, must stay legible."""
+    per_class = 0.3 if n_classes <= WRITTEN else 0.1
+    return float(np.clip(per_class * n_classes, 1.6, 6.0))
+
+
+def _shape(found: Sequence[_Matrix]) -> tuple[float, float]:
+    """Width and height in inches of all matrices of a data set, with the names beside them."""
+    side = _side(len(found[0].classes))
+    names = 0.075 * min(30, max(len(name) for name in found[0].classes))
+    rows = -(-len(found) // COLUMNS)
+    return side * min(COLUMNS, len(found)) + names + 1.4, (side + 0.5) * rows + names + 0.6
+
+
+def _draw(part: SubFigure, found: Sequence[_Matrix], title: str) -> None:
+    columns = min(COLUMNS, len(found))
+    rows = -(-len(found) // columns)
+    axes = part.subplots(rows, columns, squeeze=False)
+    classes = found[0].classes
+    points = 72 * _side(len(classes)) / len(classes)
+    size = min(8.0, 0.9 * points)
+    image: AxesImage | None = None
+    for number, (ax, matrix) in enumerate(zip(axes.flat, found, strict=False)):
+        image = _matrix(ax, matrix, points)
+        ax.set_title(matrix.label)
+        ticks = range(len(classes)) if size >= 4 else ()
+        names = classes if ticks else ()
+        below = number + columns >= len(found)
+        ax.set_xticks(ticks, names if below else [""] * len(names), rotation=90, fontsize=size)
+        left = number % columns == 0
+        ax.set_yticks(ticks, names if left else [""] * len(names), fontsize=size)
+        ax.set_xlabel("predicted" if below else "")
+        ax.set_ylabel("true" if left else "")
+    blank(axes.flat[len(found) :])
+    if image is not None:
+        part.colorbar(image, ax=list(axes.flat), label="share of the true class", shrink=0.8)
+    if title:
+        part.suptitle(title, fontweight="bold", fontsize=10)
+
+
+def _matrix(ax: Axes, matrix: _Matrix, points: float) -> AxesImage:
+    shares = matrix.shares
+    image = ax.imshow(shares, cmap=COLOURS, vmin=0, vmax=1, interpolation="nearest")
+    ax.grid(visible=False)
+    ax.tick_params(length=0)
+    if len(matrix.classes) <= WRITTEN:
+        for (row, column), n in np.ndenumerate(matrix.counts):
+            if n:
+                share = shares[row, column]
+                colour = "white" if share > 0.55 else "black"
+                text = floored(int(n), int(matrix.counts[row].sum()))
+                ax.text(
+                    column, row, text, ha="center", va="center", color=colour,
+                    fontsize=min(6.5, 0.3 * points),
+                )  # fmt: skip
+    return image
+
+
+def floored(n: int, total: int) -> str:
+    """A share with two decimals, the rest cut off: nothing is called 1.00 that is not."""
+    hundredths = 100 * n // total
+    return f"{hundredths // 100}.{hundredths % 100:02d}"
