@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ from panelbench.method import Selection, Target, Task, frozen_mapping
 
 N_CELLS, N_GENES, K = 400, 60, 6
 SELECT = {
-    "markermap": (markermap.select_supervised, markermap.MarkerMapParams),
+    "markermap": (markermap.select_supervised, markermap.SupervisedParams),
     "markermap-joint": (markermap.select_joint, markermap.JointParams),
     "markermap-unsup": (markermap.select_unsupervised, markermap.MarkerMapParams),
     "concrete-vae": (markermap.select_concrete, markermap.ConcreteParams),
@@ -59,13 +60,13 @@ def make_task(id: str = "markermap", seed: int = 0, **given: Any) -> Task:
 
 
 def settings(id: str, n_genes: int = N_GENES, **given: Any) -> parameters.Settings:
-    short: dict[str, Any] = {"lr": 1e-3, "min_epochs": 2, "max_epochs": 2}
+    short: dict[str, Any] = {"preset": "paper", "lr": 1e-3, "min_epochs": 2, "max_epochs": 2}
     return parameters.settings(id, SELECT[id][1](**(short | given)), n_genes)  # type: ignore[arg-type]
 
 
 def run(id: str, task: Task | None = None, **given: Any) -> Selection:
     select, params = SELECT[id]
-    short: dict[str, Any] = {"lr": 1e-3, "min_epochs": 3, "max_epochs": 3}
+    short: dict[str, Any] = {"preset": "paper", "lr": 1e-3, "min_epochs": 3, "max_epochs": 3}
     return select(task or make_task(id), params(**(short | given)))  # type: ignore[operator]
 
 
@@ -146,7 +147,7 @@ def test_loss_and_gradients_are_those_of_the_textbook_form() -> None:
         for _ in range(K):
             p = torch.softmax(keys / 1.3, 0)
             mask, keys = mask + p, keys + torch.log(1 - p)
-        return model.loss(model.layers["first"](x * mask), x, y, noise)
+        return model.loss(model.first(x * mask), x, y, noise)
 
     results = []
     for form in (textbook, lambda noise: model.training_loss(x, y, 1.3, noise)):
@@ -225,22 +226,22 @@ def test_classification_loss_is_cross_entropy_without_noise() -> None:
     model = build(task, settings("markermap"))
     x, y = torch.tensor(np.asarray(task.X)), torch.from_numpy(task.target.values)
     noise = torch.Generator().manual_seed(0)
-    genes, weight = model.selector.hard(model.layers["first"].weight, 1.0, noise)
+    genes, weight = model.selector.hard(model.first.weight, 1.0, noise)
     first = model.panel_loss(x, y, genes, weight, noise)
     assert first.item() == model.panel_loss(x, y, genes, weight, noise).item()
     mask = torch.zeros(N_GENES)
     mask[genes] = 1
     model.layers.eval()
-    mean = model.layers["mean"](model.layers["encoder"](model.layers["first"](x * mask)))
+    mean = model.layers["mean"](model.layers["encoder"](model.first(x * mask)))
     logs = torch.log_softmax(model.layers["classifier"](mean), 1)
     assert first.item() == pytest.approx(-logs[torch.arange(N_CELLS), y].mean().item(), rel=1e-5)
 
 
 def test_validation_changes_nothing(trained: tuple[str, Task, Selection, Trained]) -> None:
     _, task, _, result = trained
-    model, noise = result.model, torch.Generator().manual_seed(0)
+    model, noise = copy.deepcopy(result.model), torch.Generator().manual_seed(0)
     before = {name: value.clone() for name, value in model.layers.state_dict().items()}
-    genes, weight = model.selector.hard(model.layers["first"].weight, 1.0, noise)
+    genes, weight = model.selector.hard(model.first.weight, 1.0, noise)
     scores = model.selector.scores().clone()
     x = torch.tensor(np.asarray(task.X))
     y = torch.from_numpy(task.target.values) if task.targets else None
@@ -263,7 +264,7 @@ def test_panel_is_the_top_k_of_the_scores(trained: tuple[str, Task, Selection, T
     by_gene = result.model.selector.scores().numpy()
     assert set(np.argsort(-by_gene)[:K]) == set(columns(found))
     if id != "concrete-vae":
-        first = result.model.layers["first"].weight.detach().numpy()
+        first = result.model.first.weight.detach().numpy()
         np.testing.assert_array_equal(result.weight, first[:, columns(found)])
 
 
@@ -516,7 +517,8 @@ def test_one_mask_serves_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> Non
     ("wrong", "message"),
     [
         ({"batch_size": 1}, "batch_size"),
-        ({"max_epochs": 2}, "max_epochs"),
+        ({"max_epochs": 0}, "max_epochs"),
+        ({"min_epochs": 0}, "min_epochs"),
         ({"lr": 0.0}, "lr = 0.0"),
         ({"t_min": 0.0}, "t_min"),
         ({"t_decay": 1.5}, "t_decay"),
@@ -547,7 +549,7 @@ def test_predictor_is_the_network_behind_the_hard_mask(
     X = np.asarray(task.X)[:, columns(found)]
     layers = result.model.layers.eval()
     with torch.no_grad():
-        hidden = torch.tensor(X) @ torch.tensor(result.weight).T + layers["first"].bias
+        hidden = torch.tensor(X) @ torch.tensor(result.weight).T + result.model.first.bias
         mean = layers["mean"](layers["encoder"](hidden))
         if id in SUPERVISED:
             whole = torch.softmax(layers["classifier"](mean), 1).numpy()

@@ -60,7 +60,7 @@ def triple(seed: int, n_cells: int, n_genes: int, k: int) -> Task:
 @pytest.mark.slow
 def test_planted_markers_are_found_with_labels() -> None:
     for seed in range(3):
-        found = markermap.select_supervised(shifted(seed), markermap.MarkerMapParams(**steady(25)))
+        found = markermap.select_supervised(shifted(seed), markermap.SupervisedParams(**steady(25)))
         assert panel(found, 10) == set(range(10))
 
 
@@ -93,7 +93,7 @@ def test_three_genes_that_only_tell_together_are_found() -> None:
     blind = []
     for seed in range(3):
         task = triple(seed, n_cells=1100, n_genes=200, k=3)
-        found = markermap.select_supervised(task, markermap.MarkerMapParams(**steady(60)))
+        found = markermap.select_supervised(task, markermap.SupervisedParams(**steady(60)))
         assert panel(found, 3) == {0, 1, 2}
         blind.append(panel(t_test(task, NoParams()), 3) & {0, 1, 2})
     assert all(len(hits) < 3 for hits in blind)

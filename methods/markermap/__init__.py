@@ -23,6 +23,7 @@ from .params import (
     JointParams,
     MarkerMapParams,
     Params,
+    SupervisedParams,
     Variant,
     settings,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "MarkerMapParams",
     "MarkerMapPredictor",
     "Params",
+    "SupervisedParams",
     "select_concrete",
     "select_gumbel",
     "select_joint",
@@ -85,13 +87,13 @@ def _select(task: Task, variant: Variant, params: Params) -> Selection:
 
 @method(
     "markermap",
-    params=MarkerMapParams,
+    params=SupervisedParams,
     label="MarkerMap",
     supervised=True,
     end_to_end=True,
     **_DECLARED,
 )
-def select_supervised(task: Task, params: MarkerMapParams) -> Selection:
+def select_supervised(task: Task, params: SupervisedParams) -> Selection:
     """Panel and classifier by MarkerMap, from labels alone (Gregory et al. 2024).
 
     `Selection.scores` are the final running logits. ``info`` holds the learning rate, the epochs

@@ -86,5 +86,5 @@ class Cells:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
         import torch
 
-        for part in torch.from_numpy(rows).to(self.x.device).split(size):
+        for part in torch.split(torch.from_numpy(rows).to(self.x.device), size):
             yield self.x.index_select(0, part), None if self.y is None else self.y[part]

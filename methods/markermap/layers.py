@@ -13,7 +13,8 @@ def linear(n_in: int, n_out: int) -> torch.nn.Linear:
     """A linear layer without values; `initialise` sets them."""
     import torch
 
-    return torch.nn.utils.skip_init(torch.nn.Linear, n_in, n_out)
+    layer: torch.nn.Linear = torch.nn.utils.skip_init(torch.nn.Linear, n_in, n_out)  # type: ignore[no-untyped-call]
+    return layer
 
 
 def block(n_in: int, n_out: int, *, norm: bool = True) -> torch.nn.Sequential:

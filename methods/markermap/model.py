@@ -81,8 +81,9 @@ class Model:
 
         self.selector, self.objective = selector, objective
         self.classifies, self.reconstructs = objective.tradeoff < 1, objective.tradeoff > 0
-        layers = {
-            "first": linear(selector.width, hidden),
+        self.first = linear(selector.width, hidden)
+        layers: dict[str, torch.nn.Module] = {
+            "first": self.first,
             "encoder": torch.nn.Sequential(
                 torch.nn.BatchNorm1d(hidden),
                 torch.nn.LeakyReLU(),
@@ -123,9 +124,8 @@ class Model:
         """
         import torch
 
-        first = self.layers["first"]
-        weight = self.selector.weight(first.weight, x, tau, noise)
-        return self.loss(torch.nn.functional.linear(x, weight, first.bias), x, y, noise)
+        weight = self.selector.weight(self.first.weight, x, tau, noise)
+        return self.loss(torch.nn.functional.linear(x, weight, self.first.bias), x, y, noise)
 
     def loss(
         self,
@@ -148,9 +148,10 @@ class Model:
         import torch
 
         hidden = self.layers["encoder"](hidden)
-        mean = self.layers["mean"](hidden)
+        mean: torch.Tensor = self.layers["mean"](hidden)
         loss = mean.new_zeros(())
         if self.classifies:
+            assert y is not None
             share = 1 - self.objective.tradeoff
             logits = self.layers["classifier"](mean)
             loss = loss + share * torch.nn.functional.cross_entropy(logits, y)
@@ -184,8 +185,7 @@ class Model:
         self.layers.eval()
         try:
             with torch.no_grad():
-                bias = self.layers["first"].bias
-                hidden = torch.nn.functional.linear(x[:, genes], weight, bias)
+                hidden = torch.nn.functional.linear(x[:, genes], weight, self.first.bias)
                 return self.loss(hidden, x, y, noise)
         finally:
             self.layers.train()

@@ -11,6 +11,7 @@ from .stopping import Form
 
 Variant = Literal["markermap", "markermap-joint", "markermap-unsup", "concrete-vae", "gumbel-vae"]
 Readout = Literal["argmax", "noisy"]
+Preset = Literal["paper", "robust"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Params:
     batch_size
         Cells per step; a last batch of a single cell is left out.
     min_epochs, max_epochs
-        Fewest and most passes over the training cells. A validation set is never trained on.
+        Fewest and most passes over the training cells; never fewer than one, and the fewest are
+        no more than the most.
     early_stop
         How patience is counted: see `stopping.EarlyStop`.
     patience
@@ -53,11 +55,11 @@ class Params:
         The same in the predictor's reconstruction, from a stored seed.
     """
 
-    preset: Literal["paper", "robust"] = "paper"
+    preset: Preset = "robust"
     hidden: int | None = None
     latent: int = 16
     batch_size: int = 64
-    min_epochs: int = 25
+    min_epochs: int | None = None
     max_epochs: int = 100
     early_stop: Form | None = None
     patience: int | None = None
@@ -84,6 +86,13 @@ class MarkerMapParams(Params):
     """
 
     beta: float = 0.95
+
+
+@dataclass(frozen=True)
+class SupervisedParams(MarkerMapParams):
+    """Parameters of supervised MarkerMap: the paper's settings, which work well for it."""
+
+    preset: Preset = "paper"
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,7 @@ class ConcreteParams(Params):
 
 
 _PAPER: dict[str, Any] = {
+    "min_epochs": 25,
     "early_stop": "sticky",
     "patience": 3,
     "max_lr": 1e-4,
@@ -128,6 +138,7 @@ _PAPER: dict[str, Any] = {
     "readout": "noisy",
 }
 _ROBUST: dict[str, Any] = {
+    "min_epochs": 25,
     "early_stop": "late",
     "patience": 3,
     "max_lr": 1e-3,
@@ -138,6 +149,8 @@ _ROBUST: dict[str, Any] = {
     "per_gene": True,
     "readout": "argmax",
 }
+# Free logits start at a standard deviation of 1 and move by about a learning rate per step.
+_ROBUST_FREE = _ROBUST | {"lr": 1e-3, "t_decay": 0.9, "min_epochs": 60}
 
 PRESETS: dict[str, dict[Variant, dict[str, Any]]] = {
     "paper": {
@@ -151,8 +164,8 @@ PRESETS: dict[str, dict[Variant, dict[str, Any]]] = {
         "markermap": _ROBUST,
         "markermap-joint": _ROBUST,
         "markermap-unsup": _ROBUST,
-        "concrete-vae": _ROBUST,
-        "gumbel-vae": _ROBUST,
+        "concrete-vae": _ROBUST_FREE,
+        "gumbel-vae": _ROBUST_FREE,
     },
 }
 """Values of the parameters that are None, by preset and method."""
@@ -211,21 +224,22 @@ def settings(variant: Variant, params: Params, n_genes: int) -> Settings:
     given = {item.name: getattr(params, item.name) for item in fields(params)}
     preset = PRESETS[given.pop("preset")][variant]
     values: dict[str, Any] = {
-        **preset,
         "hidden": width(n_genes),
         "lr": None,
         "beta": 0.0,
         "tradeoff": _TRADEOFF.get(variant, 1.0),
+        **preset,
+        **{name: value for name, value in given.items() if value is not None},
     }
-    values |= {name: value for name, value in given.items() if value is not None}
+    values["min_epochs"] = min(values["min_epochs"], values["max_epochs"])
     # At 0 and 1 only one loss is left, and dividing it would change nothing but its size.
     values["per_gene"] = values["per_gene"] and 0 < values["tradeoff"] < 1
     found = Settings(variant=variant, **values)
     rules = {
         **{name: values[name] >= 1 for name in ("hidden", "latent", "patience", "lr_steps")},
         "batch_size": found.batch_size >= 2,
-        "min_epochs": found.min_epochs >= 1,
-        "max_epochs": found.max_epochs >= found.min_epochs,
+        "max_epochs": found.max_epochs >= 1,
+        "min_epochs": found.max_epochs < 1 or found.min_epochs >= 1,
         "lr": found.lr is None or found.lr > 0,
         "max_lr": found.max_lr > 1e-8,
         "t_start": found.t_start > 0,

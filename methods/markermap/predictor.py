@@ -150,7 +150,7 @@ def cut_down(
         For drawing latent variables; None takes their mean.
     """
     layers = model.layers
-    first = (weight.T.astype(np.float64), _array(layers["first"].bias))
+    first = (weight.T.astype(np.float64), _array(model.first.bias))
     parts = {"encoder": [*_folded(layers["encoder"], [first]), *_folded([layers["mean"]])]}
     for name in ("classifier", "decoder"):
         if name in layers:
@@ -180,12 +180,12 @@ def _folded(modules: Any, layers: Sequence[Layer] = ()) -> list[Layer]:
 
 def _run(layers: Sequence[Layer], values: np.ndarray) -> np.ndarray:
     for i, (weight, bias) in enumerate(layers):
-        values = (_leaky(values) if i else values) @ weight + bias
+        values = np.asarray((_leaky(values) if i else values) @ weight + bias)
     return values
 
 
 def _leaky(values: np.ndarray) -> np.ndarray:
-    return np.maximum(values, _SLOPE * values)
+    return np.asarray(np.maximum(values, _SLOPE * values))
 
 
 def _array(values: torch.Tensor | None) -> np.ndarray:

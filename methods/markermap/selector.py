@@ -114,7 +114,8 @@ class RunningLogits:
         """Running logits after a batch; the gradient flows to what the batch brought."""
         hidden = self.upper(drop(self.lower(x), _DROPOUT, noise))
         # The last layer is linear: its mean over cells is its value at their mean.
-        logits = self.beta * self.logits + (1 - self.beta) * self.out(hidden.mean(0))
+        present: torch.Tensor = self.out(hidden.mean(0))
+        logits = self.beta * self.logits + (1 - self.beta) * present
         self.logits = logits.detach()
         return logits
 

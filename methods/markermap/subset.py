@@ -72,7 +72,7 @@ def rounds_gradient(rows: torch.Tensor, upstream: torch.Tensor, tau: float) -> t
 
     keys = torch.zeros_like(upstream)  # gradient with respect to the keys of a round
     row_gradient = torch.empty_like(upstream)
-    for block in reversed(rows.split(max(1, _BLOCK // rows.shape[1]))):
+    for block in reversed(torch.split(rows, max(1, _BLOCK // rows.shape[1]))):
         # Where p is 1 the key was lowered by a constant: nothing flows back through its log.
         left = torch.rsub(block, 1.0)
         left.masked_fill_(left <= 0, math.inf)
@@ -127,7 +127,7 @@ def _function() -> Any:
             return rows.sum(0)
 
         @staticmethod
-        def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+        def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
             (rows,) = ctx.saved_tensors
             return rounds_gradient(rows, upstream, ctx.tau), None, None
 

@@ -88,7 +88,6 @@ def _train(task: Task, settings: Settings) -> Trained:
     validation_noise = _generator(task, "markermap validation noise")
     steps = Steps(model, cells, settings, lr, task.rng("markermap batches"), noise)
     stop = EarlyStop(settings.early_stop, settings.patience, settings.min_epochs)
-    first = model.layers["first"].weight
     curves: dict[str, list[float | None]] = {
         name: [] for name in ("train loss", "validation loss", "temperature", "panel turnover")
     }
@@ -98,7 +97,7 @@ def _train(task: Task, settings: Settings) -> Trained:
         train_loss = steps.epoch(epoch)
         # The temperature is lowered at the end of an epoch, before validation.
         after = temperature(settings, epoch + 1)
-        genes, weight = model.selector.hard(first, after, validation_noise)
+        genes, weight = model.selector.hard(model.first.weight, after, validation_noise)
         total = 0.0
         for x, y in cells.validated():
             drawn = validation_noise if settings.validation_noise else None
