@@ -48,7 +48,14 @@ ROWS = (
     ),
     Row("all-genes", "All genes", "all-genes", DECLARED | {"supervised": False, "cut": False}),
 )  # fmt: skip
-SKILL = {"seurat": 0.5, "mrmr-f": 0.75, "persist": 0.8, "yoto": 0.85, "all-genes": 0.95}
+SKILL = {
+    "seurat": 0.5,
+    "mrmr-f": 0.75,
+    "persist": 0.8,
+    "yoto": 0.85,
+    "all-genes": 0.95,
+    "rankcorr": 0.7,
+}
 CLASSES = ["B cell", "T cell", "NK <50% & more>"]
 
 
@@ -515,11 +522,17 @@ def test_published_numbers_stand_beside_ours_when_the_protocol_is_the_same() -> 
     assert beside(Summary(fake_results(noisy)), published) == []
 
 
-def test_reference_files_are_tidy_fractions() -> None:
+def test_reference_files_are_tidy() -> None:
     published = read(REFERENCE)
     assert len(published) > 500
-    assert all(0 <= item.mean <= 1 for item in published)
-    assert {item.protocol for item in published} == {"yoto", "markermap"}
+    distances = {"l1", "l2", "l2_cell"}
+    assert all(0 <= item.mean <= 1 for item in published if item.metric not in distances)
+    assert all(item.mean > 0 for item in published if item.metric in distances)
+    assert {item.protocol for item in published} == {"yoto", "markermap", "markermap-generative"}
+    # A class is a class of one table: Table 4 has nine, and all cells, of two methods.
+    by_class = [item for item in published if item.cell_class]
+    assert {item.table for item in by_class} == {"4"}
+    assert len({item.cell_class for item in by_class}) == 9 and len(by_class) == 9 * 2 * 3
 
 
 def test_reference_files_agree_with_the_papers_tables() -> None:
@@ -534,6 +547,53 @@ def test_reference_files_agree_with_the_papers_tables() -> None:
         assert (item.place.dataset, item.place.task) == (line["dataset"], line["task"])
         assert 100 * item.mean == pytest.approx(float(line["mean_percent"]))
         assert 100 * item.sd == pytest.approx(float(line["std_percent"]))
+
+
+MARKERMAP = {
+    "MarkerMap unsup": "markermap-unsup", "MarkerMap sup": "markermap", "Random Markers": "random",
+    "MarkerMap joint": "markermap-joint", "PERSIST unsup": "persist-unsup", "SMaSH": "smash",
+    "PERSIST sup": "persist", "Scanpy HVGs": "seurat", "RankCorr": "rankcorr[mode=parity]",
+    "LassoNet": "lassonet", "COSG": "cosg", "Wilcoxon": "wilcoxon", "scVI": "scvi",
+    "CITE-seq": "citeseq", "Mouse Brain": "mouse-brain", "Paul": "paul15", "Zeisel": "zeisel",
+    "Mouse Brain (subtypes)": "mouse-brain-subtypes", "Zeisel (subtypes)": "zeisel-subtypes",
+    "SSv4": "ssv4", "accuracy": "accuracy", "weighted_f1": "f1_weighted", "l2": "l2", "l1": "l1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "evaluator"), [("1", "knn"), ("2", "reconstruct"), ("3", "rf")])
+def test_reference_files_agree_with_markermaps_tables(table: str, evaluator: str) -> None:
+    folder = Path(__file__).parents[1] / ".." / "shared" / "reference"
+    if not folder.is_dir():
+        pytest.skip("the papers' tables are not beside the repository")
+    lines = list(csv.DictReader((folder / f"markermap_table{table}.csv").open()))
+    ours = {
+        (item.place.dataset, item.entrant.variant, item.metric): item.mean
+        for item in read(REFERENCE)
+        if (item.protocol, item.table) == ("markermap", table)
+        and (item.entrant.evaluator, item.place.k) == (evaluator, 50)
+    }
+    assert len(ours) == 2 * len(lines)
+    known = [line for line in lines if line["method"] in MARKERMAP]
+    assert len(known) >= 28
+    for line in known:
+        for name in (*line,)[2:]:
+            key = (MARKERMAP[line["dataset"]], MARKERMAP[line["method"]], MARKERMAP[name])
+            assert ours[key] == float(line[name])
+
+
+def test_a_number_of_a_variant_stands_beside_that_variant_only() -> None:
+    rows = tuple(
+        Row(variant, variant, "rankcorr", DECLARED)
+        for variant in ("rankcorr", "rankcorr[mode=parity]", "rankcorr[lamda=4.7]")
+    )
+    split = {"test": 0.2, "validation": 0.1, "stratify": False}
+    suite = {
+        "datasets": [{"dataset": "citeseq", "tasks": ["cell_type"], "split": split}],
+        "ks": [50],
+    }
+    lines = beside(Summary(fake_results(suite, rows=rows)), read(REFERENCE))
+    assert {line["method"] for line in lines} == {"rankcorr[mode=parity]"}
+    assert {line["metric"] for line in lines} == {"accuracy", "f1_weighted"}
 
 
 def test_a_reference_file_that_cannot_be_read_names_its_line(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def _draw(summary: Summary) -> Drawn:
         draw, title, note = _KINDS[spec.kind]
         figure = draw(summary, spec, looks)
         if figure is not None:
-            text = f"{spec.title or title.format(metric(spec.metric).label)} ({note})"
+            text = f"{spec.title or title.format(metric(spec.metric).label)}: {note}"
             drawn[f"figures/{spec.name}"] = (text, figures.save(figure))
     return drawn
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -92,11 +92,9 @@ def reconstruction(summary: Summary, spec: FigureSpec) -> Figure | None:
     parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)
     for part, block in zip(parts.flat, blocks, strict=True):
         axes = part.subplots(len(block.pictures), 2, squeeze=False)
-        several = len({picture.k for picture in block.pictures}) > 1
         for (left, right), picture in zip(axes, block.pictures, strict=True):
-            title = f"{picture.label}, {_size(picture.k)}" if several else picture.label
-            _variances(left, picture, title)
-            _components(right, picture, block.palette, title)
+            _variances(left, picture)
+            _components(right, picture, block.palette)
         _finish(part, block, len(block.pictures), named=len(blocks) > 1)
     headline(figure, spec.title)
     return figure
@@ -108,12 +106,12 @@ def _blocks(
     entrants = choice.entrants(summary, spec, kinds)
     if spec.evaluators is None and kinds == {"expression"}:
         entrants = [e for e in entrants if e.evaluator.startswith("builtin")]
+    sizes = choice.sizes(summary, spec)
     blocks = []
     for dataset, task in choice.tasks(summary, spec):
         pictures = []
         for entrant in entrants:
-            cut = summary.competes(entrant)
-            for k in choice.sizes(summary, spec) if cut else [KEEPS_ALL]:
+            for k in sizes if summary.competes(entrant) else [KEEPS_ALL]:
                 place = Place(dataset, task, k, summary.levels[0])
                 label = summary.label(entrant, entrants)
                 picture = _picture(summary, place, entrant, label, names)
@@ -137,15 +135,16 @@ def _picture(
 
 
 def _read(path: str) -> dict[str, np.ndarray]:
-    """Arrays of a file; none when there is no such file, as where only records were copied."""
-    if not path or not Path(path).is_file():
+    """Arrays of a file; none when it cannot be read, as where only records were copied."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, EOFError, ValueError, BadZipFile):
         return {}
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
 
 
-def _size(k: int) -> str:
-    return "all genes" if k == KEEPS_ALL else f"k = {k}"
+def _titled(picture: _Picture) -> str:
+    return picture.label + (f", k = {picture.k}" if picture.k != KEEPS_ALL else "")
 
 
 def _layout(pictures: Sequence[_Picture]) -> tuple[int, int]:
@@ -171,7 +170,7 @@ def _maps(part: SubFigure, block: _Block, rows: int, columns: int) -> None:
         ax = axes[row, column]
         ax.set_visible(True)
         block.palette.scatter(ax, picture.arrays["umap"], picture.arrays["codes"])
-        ax.set_title(f"{picture.label}\n{_size(picture.k)}", fontsize=9)
+        ax.set_title(_titled(picture), fontsize=9)
         _bare(ax)
 
 
@@ -180,10 +179,11 @@ def _bare(ax: Axes) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.grid(visible=False)
+    ax.spines[:].set(visible=True, color="#d1d5db")
     ax.set_box_aspect(1)
 
 
-def _variances(ax: Axes, picture: _Picture, title: str) -> None:
+def _variances(ax: Axes, picture: _Picture) -> None:
     true, again = picture.arrays["variances"]
     varies = (true > 0) & (again > 0)
     ax.scatter(true[varies], again[varies], s=6, color=COLOURS[0], alpha=0.5, linewidths=0,
@@ -198,17 +198,18 @@ def _variances(ax: Axes, picture: _Picture, title: str) -> None:
     lines = [f"Spearman {rank:.3f}"] if np.isfinite(rank) else []
     if not varies.all():
         lines.append(f"{int((~varies).sum())} constant genes not drawn")
-    ax.text(0.04, 0.96, "\n".join(lines), transform=ax.transAxes, va="top")
-    ax.set_title(title)
-    ax.set_xlabel("variance of the gene, true cells")
-    ax.set_ylabel("reconstructed cells")
+    ax.text(0.04, 0.96, "\n".join(lines), transform=ax.transAxes, va="top", fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})  # fmt: skip
+    ax.set_title(_titled(picture))
+    ax.set_xlabel("variance of a gene over true cells")
+    ax.set_ylabel("over reconstructed cells")
 
 
-def _components(ax: Axes, picture: _Picture, palette: Palette, title: str) -> None:
+def _components(ax: Axes, picture: _Picture, palette: Palette) -> None:
     true, again = picture.arrays["components"]
-    ax.scatter(true[:, 0], true[:, 1], s=5, color="#c3c8cf", linewidths=0, rasterized=True)
+    ax.scatter(true[:, 0], true[:, 1], s=7, color="#b6bcc5", linewidths=0, rasterized=True)
     palette.scatter(ax, again, picture.arrays["codes"])
-    ax.set_title(title)
+    ax.set_title(_titled(picture))
     ax.set_xlabel("component 1 of the true cells")
     ax.set_ylabel("component 2")
 

@@ -11,7 +11,7 @@ import numpy as np
 from panelbench.config import FigureSpec
 from panelbench.report import choice
 from panelbench.report.figures import blank, headline
-from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Summary
+from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Summary, evaluator_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +64,7 @@ def confusion(summary: Summary, spec: FigureSpec) -> Figure | None:
         for dataset, task in choice.tasks(summary, spec)
         for k in sizes
         for place in [Place(dataset, task, k, summary.levels[0])]
-        for title in [_title(summary, place, several=len(sizes) > 1)]
+        for title in [_title(summary, place, entrants)]
         if (found := _matrices(summary, place, entrants, None if spec.methods else MOST))
     ]
     if not blocks:
@@ -75,7 +75,7 @@ def confusion(summary: Summary, spec: FigureSpec) -> Figure | None:
     )
     parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=[h for _, h in shapes])
     for part, (title, found) in zip(parts.flat, blocks, strict=True):
-        _draw(part, found, title if len(blocks) > 1 else "")
+        _draw(part, found, title)
     headline(figure, spec.title)
     return figure
 
@@ -91,10 +91,13 @@ def _entrants(summary: Summary, spec: FigureSpec) -> list[Entrant]:
     return entrants
 
 
-def _title(summary: Summary, place: Place, several: bool) -> str:
+def _title(summary: Summary, place: Place, entrants: Sequence[Entrant]) -> str:
+    """Data set, panel size and classifier, as far as the matrices' own titles do not say."""
+    evaluators = {entrant.evaluator for entrant in entrants}
     parts = [place.dataset]
     parts += [place.task] if len(summary.tasks[place.dataset]) > 1 else []
-    parts += [f"k = {place.k}"] if several else []
+    parts += [f"k = {place.k}"] if place.k != KEEPS_ALL else []
+    parts += map(evaluator_label, evaluators) if len(evaluators) == 1 else []
     return ", ".join(parts)
 
 
@@ -125,16 +128,16 @@ def _matrices(
 
 def _side(n_classes: int) -> float:
     """Width of a matrix in inches: its numbers, or else its colours, must stay legible."""
-    per_class = 0.3 if n_classes <= WRITTEN else 0.1
-    return float(np.clip(per_class * n_classes, 1.6, 6.0))
+    per_class = 0.3 if n_classes <= WRITTEN else 0.085
+    return float(np.clip(per_class * n_classes, 1.6, 5.5))
 
 
 def _shape(found: Sequence[_Matrix]) -> tuple[float, float]:
     """Width and height in inches of all matrices of a data set, with the names beside them."""
     side = _side(len(found[0].classes))
-    names = 0.075 * min(30, max(len(name) for name in found[0].classes))
+    names = 0.075 * max(len(name) for name in found[0].classes)
     rows = -(-len(found) // COLUMNS)
-    return side * min(COLUMNS, len(found)) + names + 1.4, (side + 0.5) * rows + names + 0.6
+    return (side + 0.2) * min(COLUMNS, len(found)) + names + 1.4, (side + 0.5) * rows + 0.7
 
 
 def _draw(part: SubFigure, found: Sequence[_Matrix], title: str) -> None:
@@ -143,24 +146,24 @@ def _draw(part: SubFigure, found: Sequence[_Matrix], title: str) -> None:
     axes = part.subplots(rows, columns, squeeze=False)
     classes = found[0].classes
     points = 72 * _side(len(classes)) / len(classes)
+    ticks = range(len(classes))
+    numbers = [str(i + 1) for i in ticks]
+    # Names stand once in a row; columns are numbered in the same order.
+    names = [f"{name}  {number}" for name, number in zip(classes, numbers, strict=True)]
     size = min(8.0, 0.9 * points)
     image: AxesImage | None = None
-    for number, (ax, matrix) in enumerate(zip(axes.flat, found, strict=False)):
+    for place, (ax, matrix) in enumerate(zip(axes.flat, found, strict=False)):
         image = _matrix(ax, matrix, points)
+        left = place % columns == 0
         ax.set_title(matrix.label)
-        ticks = range(len(classes)) if size >= 4 else ()
-        names = classes if ticks else ()
-        below = number + columns >= len(found)
-        ax.set_xticks(ticks, names if below else [""] * len(names), rotation=90, fontsize=size)
-        left = number % columns == 0
-        ax.set_yticks(ticks, names if left else [""] * len(names), fontsize=size)
-        ax.set_xlabel("predicted" if below else "")
+        ax.set_xticks(ticks, numbers, rotation=0 if points > 12 else 90, fontsize=size)
+        ax.set_yticks(ticks, names if left else numbers, fontsize=size)
+        ax.set_xlabel("predicted")
         ax.set_ylabel("true" if left else "")
     blank(axes.flat[len(found) :])
     if image is not None:
-        part.colorbar(image, ax=list(axes.flat), label="share of the true class", shrink=0.8)
-    if title:
-        part.suptitle(title, fontweight="bold", fontsize=10)
+        part.colorbar(image, ax=list(axes.flat), label="share of the true class", aspect=30)
+    part.suptitle(title, fontsize=10)
 
 
 def _matrix(ax: Axes, matrix: _Matrix, points: float) -> AxesImage:

@@ -140,9 +140,10 @@ def metric_by_noise(summary: Summary, spec: FigureSpec, looks: Looks) -> Figure 
         ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}")
         ax.set_xlabel("labels redrawn at random, %")
 
-    # Variants of one data set stand side by side.
-    columns = len(variants) if len(variants) > 1 else min(3, len(content.panels))
-    return _lines(content, looks, dress, min(columns, len(content.panels)))
+    # Variants of one data set stand side by side, to be compared.
+    several = len(variants) > 1
+    columns = min(len(variants) if several else 3, len(content.panels))
+    return _lines(content, looks, dress, columns, share=several)
 
 
 def _content(summary: Summary, spec: FigureSpec, panels: Sequence[_Panel]) -> _Content | None:
@@ -159,12 +160,19 @@ def _title(summary: Summary, dataset: str, task: str) -> str:
     return f"{dataset}\n{task}" if len(summary.tasks[dataset]) > 1 else dataset
 
 
-def _lines(content: _Content, looks: Looks, dress: Callable[[Axes], None], columns: int) -> Figure:
+def _lines(
+    content: _Content,
+    looks: Looks,
+    dress: Callable[[Axes], None],
+    columns: int,
+    share: bool = False,
+) -> Figure:
+    """Lines of all panels; those of a row `share` their vertical axis if asked."""
     from matplotlib.figure import Figure
 
     rows = -(-len(content.panels) // columns)
     figure = Figure(figsize=(3.6 * columns + 2.8, 3.6 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey="row" if share else "none")
     evaluators = list(dict.fromkeys(entrant.evaluator for entrant in content.entrants))
     handles: dict[str, Any] = {}
     for ax, panel in zip(axes.flat, content.panels, strict=False):
@@ -182,6 +190,8 @@ def _lines(content: _Content, looks: Looks, dress: Callable[[Axes], None], colum
         dress(ax)
         ax.set_title(panel.title)
         ax.set_ylabel(axis_label(content.item))
+        if share:
+            ax.label_outer(remove_inner_ticks=False)
     blank(axes.flat[len(content.panels) :])
     legend(figure, handles, rows)
     headline(figure, content.spec.title)

@@ -1,23 +1,25 @@
 """Published numbers beside ours, where a paper printed the same cell.
 
-A reference folder holds CSV files with the columns of `COLUMNS`; values are fractions, not
-percent. A number is shown only where data set, method, evaluator, task, k and metric are the
-same and the suite splits the cells as the paper did.
+A reference folder holds CSV files with the columns of `COLUMNS`, and a column ``class`` where
+numbers are those of one class; percentages are given as fractions. A number is shown only where
+data set, method, evaluator, task, k, class and metric are the same and the suite prepares the
+cells as the paper did.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from panelbench.config import SplitSpec
+from panelbench.config import DatasetEntry, SplitSpec
 from panelbench.errors import DataError
 from panelbench.metrics import METRICS
+from panelbench.report.by_class import ALL
 from panelbench.report.grid import Grid
-from panelbench.report.summary import Entrant, Place, Summary
+from panelbench.report.summary import Entrant, Place, Score, Summary
 from panelbench.report.tables import printed
 
 COLUMNS = (
@@ -32,7 +34,10 @@ _ALSO = {("yoto", "accuracy"): ("accuracy", "balanced_accuracy")}
 
 @dataclass(frozen=True)
 class Published:
-    """A published number: mean and standard deviation (NaN where none is printed)."""
+    """A published number: mean and standard deviation (NaN where none is printed).
+
+    `cell_class` is the class whose cells it is about, "" for all cells.
+    """
 
     source: str
     protocol: str
@@ -42,13 +47,19 @@ class Published:
     metric: str
     mean: float
     sd: float
+    cell_class: str = ""
 
 
-def protocol_of(split: SplitSpec) -> str:
-    """Name of the paper whose way of splitting the cells this is, "" for none.
+def protocol_of(split: SplitSpec, entry: DatasetEntry | None = None) -> str:
+    """Name of the protocol by which a suite prepares a data set, "" for none that is known.
 
-    ``yoto``: 80/20, stratified. ``markermap``: 70/10/20, not stratified.
+    ``yoto``: 80/20, stratified. ``markermap``: 70/10/20, not stratified;
+    ``markermap-generative``: split the same, but scaled as one matrix by the suite's `entry`, as
+    in the paper's Table 4.
     """
+    steps = (entry.recipe if entry else None) or ()
+    if any(step.name == "scale" and step.options.get("by") == "matrix" for step in steps):
+        return "markermap-generative" if protocol_of(split) == "markermap" else ""
     if split.scheme != "holdout" or split.test != 0.2:
         return ""
     if split.stratify and split.validation == 0:
@@ -86,6 +97,7 @@ def _read_file(path: Path) -> Iterable[Published]:
                     metric=line["metric"],
                     mean=float(line["mean"]),
                     sd=float(line["sd"] or "nan"),
+                    cell_class=line.get("class") or "",
                 )
             except (TypeError, ValueError) as error:
                 raise DataError(f"{path}, line {number}: {error}") from None
@@ -98,10 +110,11 @@ def beside(summary: Summary, published: Iterable[Published]) -> list[dict[str, A
     -------
     One line per published number and metric of ours that it may be compared with, in the order
     of the suite. The same number printed in several tables gives one line that names them all.
-    A run with parameters of its own stands beside its method's number, under its full name.
+    A run with parameters of its own stands beside its method's number, under its full name,
+    unless a number is published for just these parameters.
     With label noise, only what was measured without it.
     """
-    protocols = {name: protocol_of(split) for name, split in _splits(summary).items()}
+    protocols = _protocols(summary)
     wanted: dict[tuple[Place, str, str], list[Published]] = {}
     for item in published:
         if protocols.get(item.place.dataset) == item.protocol:
@@ -110,7 +123,8 @@ def beside(summary: Summary, published: Iterable[Published]) -> list[dict[str, A
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for place in _places(summary):
         for entrant in summary.entrants:
-            score = summary.scores.get((place, entrant))
+            # A control that keeps all genes stands beside its number at any panel size.
+            score = summary.get(place, entrant)
             row = summary.rows.get(entrant.variant)
             if score is None or row is None:
                 continue
@@ -118,15 +132,16 @@ def beside(summary: Summary, published: Iterable[Published]) -> list[dict[str, A
                 (place, row.method, entrant.evaluator), []
             )
             for item in found:
+                ours = score.of_class(item.cell_class) if item.cell_class else score
                 for name in _ALSO.get((item.protocol, item.metric), (item.metric,)):
-                    if not len(score.values(name)):
+                    if not len(ours.values(name)):
                         continue
-                    same = (place, entrant, name, item.source, item.metric, item.mean, str(item.sd))
+                    same = (place, entrant, name, replace(item, table="", sd=0.0), str(item.sd))
                     if same in lines:
                         tables = {*str(lines[same]["table"]).split(", "), item.table}
                         lines[same]["table"] = ", ".join(sorted(tables))
                     else:
-                        lines[same] = _line(summary, place, entrant, name, item)
+                        lines[same] = _line(summary, place, entrant, name, item, ours)
     return list(lines.values())
 
 
@@ -139,27 +154,27 @@ def _places(summary: Summary) -> list[Place]:
     ]
 
 
-def _splits(summary: Summary) -> dict[str, SplitSpec]:
-    """How the suite splits each data set: its own way, the data set's, or the default."""
+def _protocols(summary: Summary) -> dict[str, str]:
+    """Protocol of each data set, which the suite splits its own way, its way or by default."""
     facts: Mapping[str, Mapping[str, Any]] = summary.results.datasets
-    splits = {}
+    protocols = {}
     for entry in summary.results.suite.datasets:
         known = facts.get(entry.dataset, {}).get("split")
         default = SplitSpec() if known is None else SplitSpec.model_validate(known)
-        splits[entry.dataset] = entry.split or default
-    return splits
+        protocols[entry.dataset] = protocol_of(entry.split or default, entry)
+    return protocols
 
 
 def _line(
-    summary: Summary, place: Place, entrant: Entrant, name: str, item: Published
+    summary: Summary, place: Place, entrant: Entrant, name: str, item: Published, score: Score
 ) -> dict[str, Any]:
-    score = summary.scores[place, entrant]
     return {
         "source": item.source,
         "table": item.table,
         "dataset": place.dataset,
         "task": place.task,
         "k": place.k,
+        "class": item.cell_class,
         "method": entrant.variant,
         "label": summary.label(entrant, summary.entrants),
         "evaluator": entrant.evaluator,
@@ -176,6 +191,7 @@ def _line(
 
 def published_grid(lines: list[dict[str, Any]]) -> Grid:
     """Ours, the paper's and the difference, one row per number."""
+    classes = any(line["class"] for line in lines)
     rows = []
     for line in lines:
         item = METRICS[line["metric"]]
@@ -185,6 +201,7 @@ def published_grid(lines: list[dict[str, Any]]) -> Grid:
                 line["dataset"],
                 line["task"],
                 line["k"],
+                *((line["class"] or ALL,) if classes else ()),
                 item.label,
                 f"{line['source']}, table {line['table']}",
                 _pair(line["mean"], line["sd"], line["metric"]),
@@ -193,15 +210,15 @@ def published_grid(lines: list[dict[str, Any]]) -> Grid:
             )
         )
     columns = (
-        "Method", "Data set", "Task", "k", "Metric", "Published in", "Ours", "Published",
-        "Difference",
+        "Method", "Data set", "Task", "k", *(("Class",) if classes else ()), "Metric",
+        "Published in", "Ours", "Published", "Difference",
     )  # fmt: skip
     return Grid.plain(
         "published",
         "Beside the published numbers",
         columns,
         rows,
-        stubs=6,
+        stubs=len(columns) - 3,
         caption="Mean ± sample standard deviation over seeds; where a paper prints no deviation, "
         "the mean alone. Difference: ours minus published. YOTO's tables do not say which accuracy "
         "they print: it stands beside both.",

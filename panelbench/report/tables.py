@@ -204,6 +204,8 @@ def _scored_by(summary: Summary, entrants: Sequence[Entrant]) -> str:
         return f"Panels scored by {names}; {rows}: by the method's own predictor"
     if not entrants:
         return ""
+    if all(entrant.evaluator == "builtin-reconstruct" for entrant in entrants):
+        return "All genes reconstructed by what the methods trained"
     return f"Panels scored by {names}" if names else "Scored by the methods' own predictors"
 
 
