@@ -13,7 +13,7 @@ from panelbench.config import FigureSpec
 from panelbench.errors import UnknownName
 from panelbench.report import build, figures
 from panelbench.report.cell_figures import reconstruction, umap
-from panelbench.report.class_palette import LIMIT, Palette
+from panelbench.report.class_palette import LIMIT, OTHER, Palette
 from panelbench.report.confusion_figure import confusion, floored
 from panelbench.report.figures import Looks
 from panelbench.report.metric_figures import metric_by_k, metric_by_noise
@@ -234,7 +234,7 @@ def test_the_smallest_of_too_many_classes_share_a_grey() -> None:
     handles = Palette(classes, {name: i for i, name in enumerate(classes)}).handles()
     assert len(handles) == LIMIT
     assert list(handles)[-1] == "11 smaller classes" and "c10" not in handles and "c11" in handles
-    assert handles["11 smaller classes"].get_color() == figures.GREY
+    assert handles["11 smaller classes"].get_color() == OTHER
     assert len(Palette(classes[:LIMIT], {}).handles()) == LIMIT
 
 

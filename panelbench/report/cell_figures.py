@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -119,7 +120,10 @@ def _blocks(
         if pictures:
             title = f"{dataset}, {task}" if len(summary.tasks[dataset]) > 1 else dataset
             counts = summary.results.datasets.get(dataset, {}).get("tasks", {}).get(task, {})
-            palette = Palette(pictures[0].classes, counts)
+            classes, codes = pictures[0].classes, pictures[0].arrays["codes"]
+            if not counts and classes:
+                counts = Counter(classes[code] for code in codes)
+            palette = Palette(classes, counts)
             blocks.append(_Block(title, palette, tuple(pictures)))
     return blocks
 

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench.report.figures import GREY
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -19,6 +17,9 @@ COLOURS = (
 )  # fmt: skip
 MARKERS = ("o", "x")
 """The colours come again with the second marker."""
+
+OTHER = "#9ca3af"
+"""What is left over."""
 
 LIMIT = len(COLOURS) * len(MARKERS)
 """Classes that can be told apart; when there are more, the smallest share a grey."""
@@ -55,10 +56,11 @@ class Palette:
         """
         from matplotlib.colors import to_rgba_array
 
-        # In random order, lest the last class hides the others.
-        order = np.random.default_rng(0).permutation(len(points))
-        points, codes = points[order], codes[order]
+        # What is left over lies below; the rest in random order, lest the last class hides others.
         names = [self.classes[code] if self.classes else "" for code in codes]
+        order = np.random.default_rng(0).permutation(len(points))
+        order = np.array(sorted(order, key=lambda i: names[i] in self.named), dtype=np.intp)
+        points, names = points[order], [names[i] for i in order]
         looks = {name: self._look(name) for name in set(names)}
         colours = to_rgba_array([looks[name][0] for name in names])
         markers = np.array([looks[name][1] for name in names])
@@ -83,6 +85,6 @@ class Palette:
 
     def _look(self, name: str) -> tuple[str, str]:
         if name not in self.named:
-            return GREY if self.classes else COLOURS[0], MARKERS[0]
+            return OTHER if self.classes else COLOURS[0], MARKERS[0]
         lap, place = divmod(self.named.index(name), len(COLOURS))
         return COLOURS[place], MARKERS[lap]
