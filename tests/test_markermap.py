@@ -476,7 +476,7 @@ def test_a_last_batch_of_one_cell_is_left_out() -> None:
 def test_nan_is_an_error_that_says_what_to_do() -> None:
     X = np.array(make_task().X)
     X[3, 3] = np.nan
-    with pytest.raises(ValueError, match=r"NaN in epoch 1.*learning rate"):
+    with pytest.raises(ValueError, match=r"became nan in epoch 1.*learning rate"):
         run("markermap", make_task(X=X))
 
 

@@ -107,7 +107,7 @@ def select_supervised(task: Task, params: SupervisedParams) -> Selection:
     NotApplicable
         When there are too few cells.
     ValueError
-        When the training loss becomes NaN.
+        When the training loss is no longer finite.
     """
     return _select(task, "markermap", params)
 

@@ -68,7 +68,7 @@ def train(task: Task, settings: Settings) -> Trained:
     NotApplicable
         When there are too few cells, or no gene to choose from.
     ValueError
-        When the training loss is no longer a number.
+        When the training loss is no longer finite.
     """
     import torch
 
@@ -98,11 +98,12 @@ def _train(task: Task, settings: Settings) -> Trained:
         # The temperature is lowered at the end of an epoch, before validation.
         after = temperature(settings, epoch + 1)
         genes, weight = model.selector.hard(model.first.weight, after, validation_noise)
-        total = 0.0
-        for x, y in cells.validated():
-            drawn = validation_noise if settings.validation_noise else None
-            total += float(model.panel_loss(x, y, genes, weight, drawn)) * len(x)
-        loss = total / len(cells.validation)
+        drawn = validation_noise if settings.validation_noise else None
+        losses = [
+            (float(model.panel_loss(x, y, genes, weight, drawn)), len(x))
+            for x, y in cells.validated()
+        ]
+        loss = sum(mean * n for mean, n in losses) / len(cells.validation)
         before, panel = panel, set(genes.tolist())
         curves["train loss"].append(round(train_loss, 5))
         curves["validation loss"].append(round(loss, 5) if math.isfinite(loss) else None)
@@ -172,9 +173,8 @@ class Steps:
     ) -> None:
         import torch
 
-        self.model, self.cells, self.settings, self.rng, self.noise = (
-            model, cells, settings, rng, noise,
-        )  # fmt: skip
+        self.model, self.cells, self.settings = model, cells, settings
+        self.rng, self.noise = rng, noise
         self.optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
 
     def step(self, x: torch.Tensor, y: torch.Tensor | None, tau: float) -> torch.Tensor:
@@ -187,20 +187,22 @@ class Steps:
 
     def epoch(self, epoch: int) -> float:
         """Train on all training cells once; return the mean loss per cell."""
+        import torch
+
         tau = temperature(self.settings, epoch)
-        total, n_cells = 0.0, 0
-        losses = []
+        losses, sizes = [], []
         for x, y in self.cells.shuffled(self.settings.batch_size, self.rng):
-            losses.append(self.step(x, y, tau) * len(x))
-            n_cells += len(x)
-        total = sum(float(loss) for loss in losses)
-        if math.isnan(total):
+            losses.append(self.step(x, y, tau))
+            sizes.append(len(x))
+        found = torch.stack(losses).double().cpu().numpy()
+        wrong = found[~np.isfinite(found)]
+        if len(wrong):
             raise ValueError(
-                f"{self.settings.variant}: the training loss became NaN in epoch {epoch + 1}; set "
-                f"a smaller learning rate (lr, or max_lr for the search), and check that the "
-                f"expression has no NaN and is scaled"
+                f"{self.settings.variant}: the training loss became {wrong[0]} in epoch "
+                f"{epoch + 1}; set a smaller learning rate (lr, or max_lr for the search), and "
+                f"check that the expression is scaled and has no NaN"
             )
-        return total / n_cells
+        return float(np.average(found, weights=sizes))
 
     def endless(self) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, float]]:
         """Batches and temperatures, epoch after epoch."""
