@@ -33,8 +33,13 @@ def set_to(layer: Any, values: Any) -> None:
 
 
 def test_noise_has_its_distribution() -> None:
-    gumbel = -noise().log_exponential_(torch.empty(400_000))
-    assert gumbel.mean() == pytest.approx(np.euler_gamma, abs=0.01)
+    uniform = noise().uniform_(torch.empty(3, 133_333))
+    assert 0 < uniform.min() < 1e-4
+    assert 1 - 1e-4 < uniform.max() < 1
+    counts = torch.histc(uniform, 100, 0, 1) / uniform.numel()
+    assert (counts - 0.01).abs().max() < 0.001
+    gumbel = -np.log(2) * noise().log2_exponential_(torch.empty(400_000))
+    assert gumbel.mean() == pytest.approx(np.euler_gamma + np.log(np.log(2)), abs=0.01)
     assert gumbel.var() == pytest.approx(np.pi**2 / 6, abs=0.02)
     assert torch.isfinite(gumbel).all()
     logistic = noise().logistic(400_000)
@@ -96,7 +101,7 @@ def test_mask_and_gradient_equal_the_textbook_form(
     (found * weights).sum().backward()
 
     theta = layer.theta.detach().double().requires_grad_()
-    drawn = -noise(3).log_exponential_(torch.empty(50, n_rows, 40)).double()
+    drawn = -np.log(2) * noise(3).log2_exponential_(torch.empty(50, n_rows, 40)).double()
     expected = plain_mask(theta, drawn, temperature)
     (expected * weights).sum().backward()
     assert layer.theta.grad is not None and theta.grad is not None

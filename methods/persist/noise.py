@@ -13,10 +13,10 @@ _EPSILON = float(np.finfo(np.float32).eps)
 
 
 class Noise:
-    """Gumbel, logistic and normal noise, float32, on one device.
+    """Exponential, logistic and normal noise, float32, on one device.
 
-    On the CPU numpy draws the uniforms and takes their logarithms: its loops are twice as fast
-    as those of torch, and most of a training is spent in them.
+    Most of a training is spent drawing noise. On the CPU numpy's generators and logarithms do it
+    in half the time that torch's need.
 
     Parameters
     ----------
@@ -30,28 +30,36 @@ class Noise:
         import torch
 
         self.device = device
-        self._numpy = np.random.default_rng(seed)
+        self._numpy = np.random.Generator(np.random.SFC64(seed))
         self._torch = None
         if device.type != "cpu":
             self._torch = torch.Generator(device).manual_seed(seed)
 
     def uniform_(self, out: torch.Tensor) -> torch.Tensor:
-        """Fill a contiguous tensor with uniforms in [0, 1)."""
+        """Fill a contiguous tensor with uniforms between 0 and 1; on the CPU never 0 or 1."""
         if self._torch is not None:
             return out.uniform_(generator=self._torch)
-        self._numpy.random(dtype=np.float32, out=out.numpy())
+        # 23 random bits behind the point of a number in [1, 2), moved down to the middle of
+        # their interval in (0, 1).
+        words = self._numpy.bit_generator.random_raw((out.numel() + 1) // 2)
+        bits = words.view(np.uint32)[: out.numel()].reshape(out.shape)
+        np.right_shift(bits, 9, out=bits)
+        np.bitwise_or(bits, np.uint32(0x3F800000), out=bits)
+        np.subtract(bits.view(np.float32), np.float32(1 - 2.0**-24), out=out.numpy())
         return out
 
-    def log_exponential_(self, out: torch.Tensor) -> torch.Tensor:
-        """Fill a contiguous tensor with logarithms of Exp(1): standard Gumbel noise, negated."""
+    def log2_exponential_(self, out: torch.Tensor) -> torch.Tensor:
+        """Fill a contiguous tensor with base-2 logarithms of exponential noise.
+
+        They are standard Gumbel noise times -1 / ln 2, plus a constant that depends on the device
+        and that a softmax does not see.
+        """
         if self._torch is not None:
-            return out.exponential_(generator=self._torch).log_()
-        values = out.numpy()
-        self._numpy.random(dtype=np.float32, out=values)
-        np.maximum(values, 2.0**-25, out=values)  # 0 has no logarithm
-        np.log(values, out=values)
+            return out.exponential_(generator=self._torch).log2_()
+        values = self.uniform_(out).numpy()
+        np.log2(values, out=values)
         np.negative(values, out=values)
-        np.log(values, out=values)
+        np.log2(values, out=values)
         return out
 
     def logistic(self, *shape: int) -> torch.Tensor:

@@ -6,7 +6,8 @@
 Both forms see the same random binary cells, network sizes (128, 128, 13) and losses. The textbook
 form is autograd through uniform noise, two logarithms, softmax and maximum, and Adam as torch has
 it by default. Steps of both alternate, so that whatever else the machine does meets both; the
-temperatures are spread over the schedule from 10 to 0.01. Given are the median and the fastest.
+temperatures are spread over the schedule from 10 to 0.01. Given are the median and the fastest, in
+processor time on a CPU, on the clock on a GPU.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    # Of the processor, where it does the work: other programs disturb that less.
+    clock = time.process_time if args.device == "cpu" else time.perf_counter
     rng = np.random.default_rng(0)
     x = torch.from_numpy((rng.random((4096, args.genes)) < 0.3).astype(np.uint8)).to(args.device)
     codes = torch.from_numpy(rng.integers(0, 13, 4096)).to(args.device)
@@ -88,11 +91,11 @@ def main() -> None:
             for fraction in np.linspace(0, 1, args.rounds):
                 rows = torch.from_numpy(rng.permutation(4096)[: args.batch]).to(args.device)
                 for step, times in zip(steps, seconds, strict=True):
-                    start = time.perf_counter()
+                    start = clock()
                     step(rows, 10 * 1e-3**fraction)
                     if args.device != "cpu":
                         torch.cuda.synchronize()
-                    times.append(1e3 * (time.perf_counter() - start))
+                    times.append(1e3 * (clock() - start))
             (a, b), (c, d) = np.median(seconds, axis=1), np.min(seconds, axis=1)
             print(
                 f"| {name} | {k} | {a:.1f} | {b:.1f} | {c:.1f} | {d:.1f} | {b / a:.1f} |",
