@@ -53,10 +53,11 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     Returns
     -------
     The files written: ``tables/<name>.{md,tex,csv}`` and ``figures/<name>.{svg,png}`` for each
-    table and figure of the suite; ``methods``, ``ranks``, ``stability``, ``overlap-<data set>``,
-    ``cost``, ``failures`` and ``published`` (``.md`` and ``.csv``; ``.tex`` for methods and
-    ranks; ``.svg`` and ``.png`` for ranks); ``report.html``. Only ``cost``, ``failures`` and the
-    page hold anything that differs between two executions of the same runs.
+    table of the suite and each figure that there are data for; ``methods``, ``ranks``,
+    ``stability``, ``overlap-<data set>``, ``cost``, ``failures`` and ``published`` (``.md`` and
+    ``.csv``; ``.tex`` for methods and ranks; ``.svg`` and ``.png`` for ranks); ``report.html``.
+    Only ``cost``, ``failures`` and the page hold anything that differs between two executions of
+    the same runs.
 
     Raises
     ------

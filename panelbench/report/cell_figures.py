@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 
 from panelbench.config import FigureSpec
 from panelbench.report import choice
-from panelbench.report.class_palette import Palette
+from panelbench.report.class_palette import Palette, dot_size
 from panelbench.report.figures import COLOURS, GREY, blank, headline, legend
 from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Summary
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 WRAP = 4
 """Maps in a row when there is only one panel size or one method."""
+
+TITLE = 27
+"""Letters in a line of a panel's title."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,13 @@ def _read(path: str) -> dict[str, np.ndarray]:
 
 
 def _titled(picture: _Picture) -> str:
-    return picture.label + (f", k = {picture.k}" if picture.k != KEEPS_ALL else "")
+    """Method and panel size, in as many lines as a narrow panel asks for."""
+    if picture.k == KEEPS_ALL:
+        return textwrap.fill(picture.label, TITLE)
+    text = f"{picture.label}, k = {picture.k}"
+    return (
+        text if len(text) <= TITLE else (f"{textwrap.fill(picture.label, TITLE)}\nk = {picture.k}")
+    )
 
 
 def _layout(pictures: Sequence[_Picture]) -> tuple[int, int]:
@@ -199,7 +209,7 @@ def _variances(ax: Axes, picture: _Picture) -> None:
         ends = [both.min() / 1.3, both.max() * 1.3]
         ax.plot(ends, ends, color=GREY, linewidth=1)
     rank = picture.metrics.get("spearman_variance", float("nan"))
-    lines = [f"Spearman {rank:.3f}"] if np.isfinite(rank) else []
+    lines = [f"Spearman {rank:.3f}".replace("-", "−")] if np.isfinite(rank) else []
     if not varies.all():
         lines.append(f"{int((~varies).sum())} constant genes not drawn")
     ax.text(0.04, 0.96, "\n".join(lines), transform=ax.transAxes, va="top", fontsize=8,
@@ -211,7 +221,14 @@ def _variances(ax: Axes, picture: _Picture) -> None:
 
 def _components(ax: Axes, picture: _Picture, palette: Palette) -> None:
     true, again = picture.arrays["components"]
-    ax.scatter(true[:, 0], true[:, 1], s=7, color="#b6bcc5", linewidths=0, rasterized=True)
+    ax.scatter(
+        true[:, 0],
+        true[:, 1],
+        s=dot_size(len(true)),
+        color="#b6bcc5",
+        linewidths=0,
+        rasterized=True,
+    )
     palette.scatter(ax, again, picture.arrays["codes"])
     ax.set_title(_titled(picture))
     ax.set_xlabel("component 1 of the true cells")

@@ -25,6 +25,11 @@ LIMIT = len(COLOURS) * len(MARKERS)
 """Classes that can be told apart; when there are more, the smallest share a grey."""
 
 
+def dot_size(n_cells: int) -> float:
+    """Area of a cell's dot in square points: the fewer cells, the larger."""
+    return float(np.clip(9000 / max(n_cells, 1), 1.5, 14))
+
+
 class Palette:
     """How the classes of a data set are drawn, the same in all its pictures.
 
@@ -64,11 +69,11 @@ class Palette:
         looks = {name: self._look(name) for name in set(names)}
         colours = to_rgba_array([looks[name][0] for name in names])
         markers = np.array([looks[name][1] for name in names])
-        size = float(np.clip(9000 / max(len(points), 1), 1.5, 14))
         for marker in MARKERS:
             mine = markers == marker
             ax.scatter(
-                points[mine, 0], points[mine, 1], c=colours[mine], marker=marker, s=size,
+                points[mine, 0], points[mine, 1], c=colours[mine], marker=marker,
+                s=dot_size(len(points)),
                 linewidths=0 if marker == "o" else 0.7, rasterized=True,
             )  # fmt: skip
 
