@@ -59,7 +59,7 @@ class Params:
     hidden: int | None = None
     latent: int = 16
     batch_size: int = 64
-    min_epochs: int | None = None
+    min_epochs: int = 25
     max_epochs: int = 100
     early_stop: Form | None = None
     patience: int | None = None
@@ -126,7 +126,6 @@ class ConcreteParams(Params):
 
 
 _PAPER: dict[str, Any] = {
-    "min_epochs": 25,
     "early_stop": "sticky",
     "patience": 3,
     "max_lr": 1e-4,
@@ -138,7 +137,6 @@ _PAPER: dict[str, Any] = {
     "readout": "noisy",
 }
 _ROBUST: dict[str, Any] = {
-    "min_epochs": 25,
     "early_stop": "late",
     "patience": 3,
     "max_lr": 1e-3,
@@ -150,7 +148,7 @@ _ROBUST: dict[str, Any] = {
     "readout": "argmax",
 }
 # Free logits start at a standard deviation of 1 and move by about a learning rate per step.
-_ROBUST_FREE = _ROBUST | {"lr": 1e-3, "t_decay": 0.9, "min_epochs": 60}
+_ROBUST_FREE = _ROBUST | {"lr": 1e-3}
 
 PRESETS: dict[str, dict[Variant, dict[str, Any]]] = {
     "paper": {
