@@ -121,6 +121,11 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
         provenance=provenance(summary),
     )
     files["report.html"] = render(page).encode("utf-8")
+    # A figure that has lost its data must not stay as an earlier report drew it.
+    for figure in figures.specs(summary):
+        for suffix in ("svg", "png"):
+            if (name := f"figures/{figure.name}.{suffix}") not in files:
+                (out / name).unlink(missing_ok=True)
     return [_write(out / name, data) for name, data in files.items()]
 
 
