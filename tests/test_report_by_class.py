@@ -86,6 +86,21 @@ def test_a_class_without_test_cells_in_a_seed_says_so() -> None:
     assert found.notes[cell.notes[0] - 1].startswith("2 of 3 seeds (not defined on the test cells")
 
 
+def test_what_keeps_all_genes_has_its_classes_and_does_not_compete() -> None:
+    control = replace(ROWS[1], declared=ROWS[1].declared | {"cut": False})
+
+    def only_control(line: dict[str, Any]) -> dict[str, Any]:
+        line = reconstructed(line)
+        lost = {"status": "failed", "reason": "", "metrics": {}, "by_class": {}}
+        return line | lost if line["variant"] == "yoto" else line
+
+    found = grid(fake_results(SUITE, only_control, rows=(ROWS[0], control)))
+    assert [row[0].text for row in found.rows[::2]] == ["a", "b", "c", "All"]
+    assert found.rows[1][2].text == "0.400 ± 0.010"
+    assert {cell.mark for row in found.rows for cell in row} == {""}
+    assert any("Keeps all genes" in note for note in found.notes)
+
+
 def test_data_sets_are_in_rows_too() -> None:
     datasets = [{"dataset": "visp", "tasks": ["types"]}, {"dataset": "other", "tasks": ["kinds"]}]
 

@@ -42,7 +42,7 @@ def by_class_grid(summary: Summary, spec: TableSpec) -> Grid:
             for k, noise, item in items
         ]
         first = dataset if len(summary.tasks[dataset]) == 1 else f"{dataset}, {task}"
-        for name in [*_classes(summary, shown), None]:
+        for name in [*_classes(summary, shown, entrants), None]:
             second = ALL if name is None else name
             for row in _group(summary, shown, entrants, name, notes):
                 stubs = [Cell(first), Cell(second)] if several else [Cell(second)]
@@ -65,18 +65,12 @@ def by_class_grid(summary: Summary, spec: TableSpec) -> Grid:
     )
 
 
-def _classes(summary: Summary, columns: Sequence[tables.Column]) -> list[str]:
+def _classes(
+    summary: Summary, columns: Sequence[tables.Column], entrants: Sequence[Entrant]
+) -> list[str]:
     """Names of all classes that have scores, sorted."""
-    shown = {place for place, _ in columns}
-    return sorted(
-        {
-            name
-            for (place, _), score in summary.scores.items()
-            if place in shown
-            for found in score.by_class
-            for name in found
-        }
-    )
+    scores = [summary.get(place, entrant) for place, _ in columns for entrant in entrants]
+    return sorted({name for score in scores if score for found in score.by_class for name in found})
 
 
 def _of(score: Score | None, name: str | None) -> Score | None:
