@@ -151,11 +151,14 @@ class MethodEntry(Model):
 class EvaluatorEntry(Model):
     """A way to score a panel (`panelbench.evaluators`), with parameters.
 
-    With `seeds`, only the runs of these seeds are scored in this way: a picture needs one.
+    With `methods` (ids), `ks` or `seeds`, only these are scored in this way: a picture needs one
+    seed.
     """
 
     evaluator: str
     params: dict[str, Any] = {}
+    methods: tuple[str, ...] | None = None
+    ks: tuple[Annotated[int, Field(gt=0)], ...] | None = None
     seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = None
 
 

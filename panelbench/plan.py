@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from panelbench.config import (
     DatasetEntry,
     DatasetSpec,
-    EvaluatorEntry,
     FigureSpec,
     MethodEntry,
     NoiseLevel,
@@ -22,7 +21,6 @@ from panelbench.config import (
 from panelbench.data.catalogue import find_dataset
 from panelbench.data.recipes import resolve
 from panelbench.errors import ConfigError, InputError, UnknownName
-from panelbench.evaluators import EVALUATORS, Evaluator
 from panelbench.keys import digest, library_versions, source_digest
 from panelbench.method import Method, NoParams
 from panelbench.metrics import metric
@@ -31,11 +29,11 @@ from panelbench.registry import (
     Registry,
     make_params,
     params_dict,
-    validated,
     variant_name,
 )
 from panelbench.results import Row
 from panelbench.runs import Dataset, EvaluateRun, Plan, SelectRun
+from panelbench.scorers import Scorer, make_scorer
 
 _HERE = Path(__file__).parent
 _PREPARING = (
@@ -85,7 +83,7 @@ def make_plan(
         raise InputError(datasets[0].problem)
     _check_tables(suite, datasets)
     chosen = [_method(entry, registry, suite) for entry in suite.methods]
-    scorers = [_scorer(entry, suite, [declared for _, declared, _ in chosen])
+    scorers = [make_scorer(entry, suite, [declared for _, declared, _ in chosen])
                for entry in suite.evaluators]  # fmt: skip
     selections: dict[str, SelectRun] = {}
     evaluations: dict[str, EvaluateRun] = {}
@@ -97,7 +95,7 @@ def make_plan(
                 selections |= {run.key: run for run, _ in runs}
                 for run, uses in runs:
                     for (task, k), way in itertools.product(uses, mine):
-                        if way.seeds is None or seed in way.seeds:
+                        if way.scores(run, k):
                             item = _evaluation(run, way, task, k, level)
                             known = evaluations.get(item.key, item)
                             levels = tuple(dict.fromkeys((*known.levels, level)))
@@ -222,49 +220,6 @@ def _method(
     return Row(variant, label, method.id, declared), method, params
 
 
-# -- evaluators ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Scorer:
-    """An evaluator of the suite with its parameters, for runs of some seeds or of all."""
-
-    evaluator: Evaluator
-    params: Any
-    seeds: tuple[int, ...] | None
-
-    @property
-    def variant(self) -> str:
-        return variant_name(self.evaluator.id, self.params)
-
-    def ways(self, declared: Method | Broken) -> list[_Scorer]:
-        """In which ways it scores a method: not at all, once, or in each mode of a predictor."""
-        if self.evaluator.reads == "panel":
-            return [self]
-        if not isinstance(declared, Method) or declared.predictor is None:
-            return []
-        if self.evaluator.reads == "reconstruction":
-            return [self] if declared.reconstructs else []
-        if not declared.supervised:
-            return []
-        if self.params.mode:
-            return [self] if self.params.mode in declared.modes else []
-        return [self, *(replace(self, params=replace(self.params, mode=mode))
-                        for mode in declared.modes[1:])]  # fmt: skip
-
-
-def _scorer(entry: EvaluatorEntry, suite: SuiteSpec, methods: Sequence[Method | Broken]) -> _Scorer:
-    if entry.evaluator not in EVALUATORS:
-        raise UnknownName("evaluator", entry.evaluator, EVALUATORS, f"suite {suite.name}")
-    where = f"evaluator {entry.evaluator} in suite {suite.name}"
-    evaluator = EVALUATORS[entry.evaluator]
-    params = validated(evaluator.params, entry.params, where)
-    modes = {mode for item in methods if isinstance(item, Method) for mode in item.modes}
-    if getattr(params, "mode", "") not in modes | {""}:
-        raise UnknownName("mode of a predictor", params.mode, modes, where)
-    return _Scorer(evaluator, params, entry.seeds)
-
-
 # -- runs ----------------------------------------------------------------------------------
 
 
@@ -354,7 +309,7 @@ def _selection(
 
 
 def _evaluation(
-    select: SelectRun, scorer: _Scorer, task: TaskSpec, k: int, level: NoiseLevel
+    select: SelectRun, scorer: Scorer, task: TaskSpec, k: int, level: NoiseLevel
 ) -> EvaluateRun:
     evaluator = scorer.evaluator
     # Only what is trained here on labels can be given noisy ones.

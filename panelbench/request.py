@@ -124,6 +124,12 @@ class Request:
             changes["evaluators"] = [EvaluatorEntry(evaluator=n) for n in self.evaluator]
         if not changes:
             return suite
+        if not self.evaluator:
+            changes["evaluators"] = _narrowed(
+                suite.evaluators,
+                {e.method for e in changes.get("methods", suite.methods)},
+                set(changes.get("ks", suite.ks)),
+            )
         # Tables of a part must not overwrite those of the whole, nor name what is not there.
         changes |= {"name": f"{suite.name}-part", "tables": (), "figures": ()}
         return parse(SuiteSpec, {**dict(suite), **changes}, f"suite {suite.name} with options")
@@ -160,6 +166,23 @@ class Request:
 
     def _panel_size(self) -> tuple[int, ...]:
         return (len(read_panel(self.panel)),) if self.panel is not None else ()
+
+
+def _narrowed(
+    entries: Sequence[EvaluatorEntry], methods: set[str], ks: set[int]
+) -> list[EvaluatorEntry]:
+    """Evaluators restricted to what a part of a suite still has; those left without any go."""
+    found = []
+    for entry in entries:
+        kept = entry.model_copy(
+            update={
+                "methods": entry.methods and tuple(m for m in entry.methods if m in methods),
+                "ks": entry.ks and tuple(k for k in entry.ks if k in ks),
+            }
+        )
+        if kept.methods != () and kept.ks != ():
+            found.append(kept)
+    return found
 
 
 def suite_names() -> list[str]:

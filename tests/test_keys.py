@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from dataclasses import replace
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 
 from panelbench.config import SuiteSpec, parse
 from panelbench.data.catalogue import find_catalogue, load_catalogue
+from panelbench.errors import UnknownName
 from panelbench.keys import canonical, digest, module_sources, normalised_source, source_digest
 from panelbench.plan import make_plan
 from panelbench.registry import Registry, discover
+from panelbench.request import Request
 from panelbench.runs import Plan
 
 json_values = st.recursive(
@@ -218,6 +221,22 @@ def test_a_run_that_noise_cannot_change_answers_for_every_level() -> None:
     }
     by_method = Counter(r.method for r in plan.selections if r.seed == 0)
     assert by_method["mrmr-f"] == 3 * by_method["random"]
+
+
+def test_an_evaluator_can_be_kept_to_some_runs(tmp_path: Path) -> None:
+    umap = {"evaluator": "umap", "methods": ["random"], "ks": [8], "seeds": [0]}
+    plan = _plan(evaluators=["rf", umap])
+    pictures = [r for r in plan.evaluations if r.evaluator == "umap"]
+    assert [(r.select.method, r.k, r.select.seed) for r in pictures] == [("random", 8, 0)]
+    with pytest.raises(UnknownName, match="no method"):
+        _plan(evaluators=[{"evaluator": "umap", "methods": ["randm"]}])
+    # A part of the suite keeps what is left of it.
+    path = tmp_path / "suite.yaml"
+    path.write_text(json.dumps({**SUITE, "evaluators": ["rf", umap]}))
+    for part, left in (({"k": [8]}, ["rf", "umap"]), ({"k": [4]}, ["rf"]),
+                       ({"method": ["mrmr-f"]}, ["rf"])):  # fmt: skip
+        found = Request(suite=str(path), **part).resolve().evaluators
+        assert [entry.evaluator for entry in found] == left
 
 
 def test_labels_and_limits_are_in_no_key() -> None:

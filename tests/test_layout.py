@@ -30,7 +30,7 @@ FLOORS = [
     },
     {"registry", "store", "cache", "data"},
     {"evaluators", "settings", "results", "runs", "progress"},
-    {"preprocess", "plan", "state", "supervise"},
+    {"preprocess", "plan", "scorers", "state", "supervise"},
     {"training", "report", "collect", "execute", "request"},
     {"selection"},
     {"evaluate"},
