@@ -228,7 +228,7 @@ def test_an_evaluator_can_be_kept_to_some_runs(tmp_path: Path) -> None:
     plan = _plan(evaluators=["rf", umap])
     pictures = [r for r in plan.evaluations if r.evaluator == "umap"]
     assert [(r.select.method, r.k, r.select.seed) for r in pictures] == [("random", 8, 0)]
-    with pytest.raises(UnknownName, match="no method"):
+    with pytest.raises(UnknownName, match="did you mean random"):
         _plan(evaluators=[{"evaluator": "umap", "methods": ["randm"]}])
     # A part of the suite keeps what is left of it.
     path = tmp_path / "suite.yaml"

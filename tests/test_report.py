@@ -550,8 +550,8 @@ def test_reference_files_agree_with_the_papers_tables() -> None:
 
 
 MARKERMAP = {
-    "MarkerMap unsup": "markermap-unsup", "MarkerMap sup": "markermap", "Random Markers": "random",
-    "MarkerMap joint": "markermap-joint", "PERSIST unsup": "persist-unsup", "SMaSH": "smash",
+    "MarkerMap unsup": "markermap-unsup[preset=paper]", "MarkerMap sup": "markermap", "Random Markers": "random",
+    "MarkerMap joint": "markermap-joint[preset=paper]", "PERSIST unsup": "persist-unsup", "SMaSH": "smash",
     "PERSIST sup": "persist", "Scanpy HVGs": "seurat", "RankCorr": "rankcorr[mode=parity]",
     "LassoNet": "lassonet", "COSG": "cosg", "Wilcoxon": "wilcoxon", "scVI": "scvi",
     "CITE-seq": "citeseq", "Mouse Brain": "mouse-brain", "Paul": "paul15", "Zeisel": "zeisel",
