@@ -550,9 +550,9 @@ def test_reference_files_agree_with_the_papers_tables() -> None:
 
 
 MARKERMAP = {
-    "MarkerMap unsup": "markermap-unsup[preset=paper]", "MarkerMap sup": "markermap", "Random Markers": "random",
-    "MarkerMap joint": "markermap-joint[preset=paper]", "PERSIST unsup": "persist-unsup", "SMaSH": "smash",
-    "PERSIST sup": "persist", "Scanpy HVGs": "seurat", "RankCorr": "rankcorr[mode=parity]",
+    "MarkerMap unsup": "markermap-unsup[preset=paper]", "MarkerMap sup": "markermap",
+    "MarkerMap joint": "markermap-joint[preset=paper]", "Random Markers": "random",
+    "PERSIST unsup": "persist-unsup", "SMaSH": "smash", "PERSIST sup": "persist", "Scanpy HVGs": "seurat", "RankCorr": "rankcorr[mode=parity]",
     "LassoNet": "lassonet", "COSG": "cosg", "Wilcoxon": "wilcoxon", "scVI": "scvi",
     "CITE-seq": "citeseq", "Mouse Brain": "mouse-brain", "Paul": "paul15", "Zeisel": "zeisel",
     "Mouse Brain (subtypes)": "mouse-brain-subtypes", "Zeisel (subtypes)": "zeisel-subtypes",
