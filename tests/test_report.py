@@ -552,9 +552,10 @@ def test_reference_files_agree_with_the_papers_tables() -> None:
 MARKERMAP = {
     "MarkerMap unsup": "markermap-unsup[preset=paper]", "MarkerMap sup": "markermap",
     "MarkerMap joint": "markermap-joint[preset=paper]", "Random Markers": "random",
-    "PERSIST unsup": "persist-unsup", "SMaSH": "smash", "PERSIST sup": "persist", "Scanpy HVGs": "seurat", "RankCorr": "rankcorr[mode=parity]",
-    "LassoNet": "lassonet", "COSG": "cosg", "Wilcoxon": "wilcoxon", "scVI": "scvi",
-    "CITE-seq": "citeseq", "Mouse Brain": "mouse-brain", "Paul": "paul15", "Zeisel": "zeisel",
+    "PERSIST unsup": "persist-unsup", "SMaSH": "smash", "PERSIST sup": "persist",
+    "Scanpy HVGs": "seurat", "RankCorr": "rankcorr[mode=parity]", "LassoNet": "lassonet",
+    "COSG": "cosg", "Wilcoxon": "wilcoxon", "scVI": "scvi", "CITE-seq": "citeseq",
+    "Mouse Brain": "mouse-brain", "Paul": "paul15", "Zeisel": "zeisel",
     "Mouse Brain (subtypes)": "mouse-brain-subtypes", "Zeisel (subtypes)": "zeisel-subtypes",
     "SSv4": "ssv4", "accuracy": "accuracy", "weighted_f1": "f1_weighted", "l2": "l2", "l1": "l1",
 }  # fmt: skip
