@@ -35,7 +35,8 @@ class Params:
         nearest neighbours in every other class. ``"pairwise_centers"``: a cell must be nearer to
         the centre of its class than to any other.
     epsilon
-        delta, as a multiple of the smallest separation (the smallest positive row sum of A).
+        delta, as a multiple of the smallest constraint (the smallest sum of absolute values of a
+        row of A; for distances that is the nearest pair's, over all genes).
     sampling_rate
         Share of the cells that ``"pairwise"`` and ``"pairwise_centers"`` look at.
     n_neighbors
@@ -82,10 +83,10 @@ def select(task: Task, params: Params) -> Selection:
     """
     _check(task, params)
     separations = _separations(task, params)
-    totals = separations.sum(axis=1)
-    if not (totals > 0).any():
+    sizes = np.abs(separations).sum(axis=1)
+    if not sizes.any():
         raise NotApplicable(f"task {task.target.name}: no gene separates the classes")
-    delta = params.epsilon * totals[totals > 0].min()
+    delta = params.epsilon * sizes[sizes > 0].min()
     weights, slacks = _solve(separations / delta, task.k)
     order = np.lexsort((-separations.mean(axis=0), -weights, gene_variances(task.X) == 0))
     return Selection(
