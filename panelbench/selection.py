@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.errors import MethodError, NotApplicable
+from panelbench.keys import library_versions
 from panelbench.method import Method, Predictor, Selection, Target, Task
 from panelbench.preprocess import facts
 from panelbench.registry import discover, make_params
@@ -48,6 +49,9 @@ def perform(job: Mapping[str, Any], tools: Toolbox) -> Measured:
     if registry.source_digest(method.id) != job["identity"]["source"]:
         raise MethodError("its code was changed after the run was planned; run again")
     params = make_params(method, job["params"])
+    missing = [n for n, found in library_versions(method.libraries).items() if found is None]
+    if missing:
+        raise NotApplicable(f"needs {', '.join(missing)}: pip install {' '.join(missing)}")
     device = resolve_device(method, job["device"])
     cells, validation = tools.training_cells()
     task = build_task(

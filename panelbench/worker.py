@@ -48,7 +48,8 @@ _PRELOAD = (
     "panelbench.preprocess",
     "panelbench.selection",
 )
-_IMPORT_NAMES = {"scikit-learn": "sklearn", "mrmr-selection": "mrmr", "scikit-misc": "skmisc"}
+_IMPORT_NAMES = {"scikit-learn": "sklearn", "mrmr-selection": "mrmr", "scikit-misc": "skmisc",
+                 "scvi-tools": "scvi"}  # fmt: skip
 _MESSAGE = 2000
 """Characters of a reason that are kept; a message must fit into one write to a pipe."""
 

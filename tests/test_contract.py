@@ -21,6 +21,7 @@ from panelbench.method import Method, Selection, Task
 from panelbench.ranking import gene_variances
 from panelbench.registry import discover
 from tests.contract import CHECKS
+from tests.tools import need_libraries
 
 REGISTRY = discover()
 HEAVY = ("anndata", "jinja2", "matplotlib", "pandas", "scanpy", "scipy", "sklearn", "torch")
@@ -50,6 +51,7 @@ def test_contract(id: str, name: str) -> None:
     method = REGISTRY.methods[id]
     if method.gpu == "required":
         pytest.skip("needs a GPU")
+    need_libraries(method)
     CHECKS[name](method)
 
 

@@ -27,6 +27,7 @@ FAKES = {
     "crashes": "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)",
     "leaves": "import sys\nsys.exit(3)",
     "picky": "from panelbench import errors\nraise errors.NotApplicable('not for this data')",
+    "needy": IN_ORDER,
     "good": IN_ORDER,
 }
 ENDS = {
@@ -40,6 +41,7 @@ ENDS = {
     "crashes": ("failed", "SIGSEGV"),
     "leaves": ("failed", "SystemExit"),
     "picky": ("skipped", "not for this data"),
+    "needy": ("skipped", "needs there-is-no-such-library: pip install"),
     "broken": ("failed", "cannot be imported: ModuleNotFoundError"),
     "good": ("ok", ""),
 }
@@ -51,7 +53,8 @@ def _records(bench: Bench) -> list[Record]:
 
 def test_every_way_to_fail_is_a_result(bench: Bench) -> None:
     # Each within limits that it declares itself.
-    limits = {"hangs": "minutes=0.05", "eats": "memory_gb=0.6"}
+    limits = {"hangs": "minutes=0.05", "eats": "memory_gb=0.6",
+              "needy": 'libraries=("there-is-no-such-library",)'}  # fmt: skip
     for id, body in FAKES.items():
         bench.add_method(id, body, limits.get(id, "nested=True"))
     (bench.methods / "broken.py").write_text(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tools import write_h5ad
+from tools import need_libraries, write_h5ad
 
 from panelbench.data.catalogue import own_data
 from panelbench.method import Method, Selection
@@ -71,6 +71,7 @@ def _quick(method: Method) -> Any:
 
 @pytest.mark.parametrize("id", sorted(METHODS))
 def test_test_cells_change_no_ranking(id: str, prepared: tuple[Any, Any, Fold]) -> None:
+    need_libraries(METHODS[id])
     cells, _, fold = prepared
     clean = _select(cells, fold, METHODS[id])
     blind = _select(_spoiled(cells, fold), fold, METHODS[id])

@@ -157,7 +157,7 @@ def paper(recipe: list[dict[str, Any]] | None) -> Results:
         names = {"a": "Astro", "b": "Endo", "c": "no such class"}
         return line | {"by_class": {names[name]: v for name, v in line["by_class"].items()}}
 
-    rows = (replace(ROWS[0], variant="markermap-unsup", label="MarkerMap"),)
+    rows = (replace(ROWS[0], variant="markermap-unsup[preset=paper]", label="MarkerMap"),)
     return fake_results(SUITE | {"datasets": [entry], "ks": [50]}, change, rows=rows)
 
 

@@ -10,9 +10,12 @@ import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from panelbench.method import Method
 
 
 def write_h5ad(path: Path, *, cells: int = 120, genes: int = 40, seed: int = 0) -> Path:
@@ -38,6 +41,17 @@ def write_h5ad(path: Path, *, cells: int = 120, genes: int = 40, seed: int = 0) 
     var = pd.DataFrame(index=[f"g{i}" for i in range(genes)])
     anndata.AnnData(X=sparse.csr_matrix(counts), obs=obs, var=var).write_h5ad(path)
     return path
+
+
+def need_libraries(method: Method) -> None:
+    """Skip a test of a method whose libraries, extras of the package, are not installed."""
+    import pytest
+
+    from panelbench.keys import library_versions
+
+    missing = [name for name, found in library_versions(method.libraries).items() if found is None]
+    if missing:
+        pytest.skip(f"{method.id} needs {', '.join(missing)}")
 
 
 def method_source(id: str, body: str, declared: str = "nested=True") -> str:
