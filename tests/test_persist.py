@@ -352,13 +352,10 @@ def test_unknown_loss_is_named() -> None:
 
 
 @pytest.mark.slow
-def test_planted_genes_are_found_with_nearly_every_seed() -> None:
-    """At k = 8, with a classifier near the ceiling on other cells; one seed may miss a gene."""
-    found_all = 0
+def test_planted_genes_are_found_with_every_seed() -> None:
+    """At k = 8, with a classifier near the ceiling of 0.815 on other cells."""
     for seed in range(8):
         task = planted(seed, n_cells=2500)
-        found = run(part(task, slice(2000)), lr=1e-2, select_epochs=40)
-        if set(found.ranking) >= TRUE:
-            found_all += 1
-            assert hard_accuracy(found, part(task, slice(2000, None))) > 0.7, seed
-    assert found_all >= 7
+        found = run(part(task, slice(2000)), lr=3e-3, select_epochs=60)
+        assert set(found.ranking) >= TRUE, seed
+        assert hard_accuracy(found, part(task, slice(2000, None))) > 0.7, seed

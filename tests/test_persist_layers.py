@@ -209,7 +209,7 @@ def test_network_shows_preselected_genes_as_they_are() -> None:
 def cells(
     seed: int = 0, *, n_genes: int = 100, n_cells: int = 2000, shuffled: bool = False
 ) -> Cells:
-    """The specification's data: the first four genes, as a code, are the class."""
+    """The first four genes, as a code, are the class."""
     rng = np.random.default_rng(seed)
     X = rng.integers(0, 2, (n_cells, n_genes))
     codes = X[:, :4] @ 2 ** np.arange(4)
@@ -272,7 +272,7 @@ def test_fewer_cells_than_a_batch_are_one_batch() -> None:
 
 @pytest.mark.slow
 def test_gates_keep_exactly_the_planted_genes() -> None:
-    """Spec: penalty 0.1, 100 epochs."""
+    """At a penalty of 0.1, in 100 epochs."""
     layer = gates.BinaryGates(100, noise())
     trained(layer, cells(), schedule(100), penalty=0.1)
     assert layer.open.tolist() == [0, 1, 2, 3]

@@ -29,7 +29,7 @@ METHODS = ("markermap", "markermap-joint", "markermap-unsup", "concrete-vae", "g
 
 
 def prepared(mirror: Path, folder: Path) -> tuple[Any, Any]:
-    """CITE-seq and its specification, as the suite has them."""
+    """CITE-seq and its recipe, as the suite has them."""
     from panelbench.config import DatasetEntry, parse, read_yaml
     from panelbench.data.catalogue import find_catalogue, load_catalogue
     from panelbench.preprocess import load, prepare

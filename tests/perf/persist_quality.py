@@ -7,7 +7,7 @@
 Needs the data folder (``../shared/data``, or --data). Cells are split 80/20, stratified, one split
 per seed. pbmc3k: genes in at least 3 training cells, then the 1,838 most dispersed ones. Refits on
 the panel: a random forest and 5 nearest neighbours on z-scored log-normalised genes, logistic
-regression on binary genes. --planted: 8 seeds of the specification's synthetic data.
+regression on binary genes. --planted: 8 seeds of synthetic data with four genes that matter.
 """
 
 from __future__ import annotations
