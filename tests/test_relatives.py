@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from panelbench.methods import rankcorr, scgenefit, smash
+from panelbench.methods import rankcorr, rf_importance, scgenefit
 
 from panelbench.errors import InputError, NotApplicable
 from panelbench.method import Selection, Target, Task
@@ -120,7 +120,7 @@ def test_smash_weighs_classes_alike() -> None:
     weights = {c: len(codes) / (len(sizes) * n) for c, n in enumerate(sizes.tolist())}
     forest = RandomForestClassifier(class_weight=weights, random_state=task.int_seed("forest"))
     importance = forest.fit(task.dense(), codes).feature_importances_
-    found = smash.select(task, smash.Params())
+    found = rf_importance.smash(task, rf_importance.Params())
     assert np.allclose(found.scores, np.sort(importance)[::-1])
     assert list(found.ranking)[:10] == task.genes[np.argsort(-importance)[:10]].tolist()
 
