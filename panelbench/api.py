@@ -265,7 +265,8 @@ def run(
 
     Returns
     -------
-    One row per evaluation: data set, method, task, k, seed, evaluator, status, reason, one
+    One row per evaluation and level of label noise: data set, method, task, k, seed, evaluator,
+    the fraction of noisy labels and who saw them (``both`` or ``select``), status, reason, one
     column per metric, and the costs.
 
     Raises
@@ -310,8 +311,12 @@ def scores_frame(results: Results) -> pd.DataFrame:
     """Scores with one column per metric."""
     import pandas as pd
 
-    scores = results.scores
-    names = ["dataset", "method", "variant", "task", "k", "seed", "evaluator", "status", "reason"]
+    scores = results.scores.assign(
+        noise=[level.fraction for level in results.scores["noise"]],
+        noise_in=[level.seen_by for level in results.scores["noise"]],
+    )
+    names = ["dataset", "method", "variant", "task", "k", "seed", "evaluator", "noise", "noise_in"]
+    names += ["status", "reason"]
     costs = ["seconds", "cpu_seconds", "peak_memory_mb", "gpu_memory_mb"]
     metrics = pd.DataFrame(list(scores["metrics"]), index=scores.index)
     return pd.concat([scores[names], metrics, scores[costs]], axis=1)

@@ -187,6 +187,11 @@ class NoiseLevel(NamedTuple):
             return "no noise"
         return f"{self.fraction:.0%} noise" + (", selection only" * (self.variant == "select"))
 
+    @property
+    def seen_by(self) -> str:
+        """The variant; "" without noise."""
+        return self.variant if self.fraction else ""
+
 
 CLEAN = NoiseLevel()
 """Labels as they are."""

@@ -42,3 +42,18 @@ def test_noise_reaches_the_classifier_only_if_asked_for(bench: Bench) -> None:
     assert mean["rf-importance", 1.0, "select"] < mean["rf-importance", 0.0, ""]
     table = (bench.results / "reports" / "noisy" / "tables" / "t.md").read_text()
     assert "no noise" in table and "100% noise, selection only" in table
+
+
+def test_from_python_the_levels_can_be_told_apart(bench: Bench) -> None:
+    import panelbench
+
+    suite = bench.folder / "noisy.yaml"
+    suite.write_text(
+        json.dumps(SUITE | {"datasets": [{"dataset": "synthetic-small", "tasks": ["type_a"]}]})
+    )
+    frame = panelbench.run(
+        suite, method="random", seed=0, results=bench.results, cache=bench.folder / "cache"
+    )
+    accuracy = frame.set_index(["noise", "noise_in"])["accuracy"]
+    assert sorted(accuracy.index) == [(0.0, ""), (1.0, "both"), (1.0, "select")]
+    assert accuracy[1.0, "both"] < accuracy[1.0, "select"] == accuracy[0.0, ""]

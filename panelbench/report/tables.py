@@ -307,7 +307,7 @@ def record_lines(
             "task": place.task,
             "k": place.k,
             "noise": place.noise.fraction,
-            "noise_in": place.noise.variant if place.noise.fraction else "",
+            "noise_in": place.noise.seen_by,
             "method": entrant.variant,
             "label": summary.label(entrant, entrants),
             "evaluator": entrant.evaluator,
