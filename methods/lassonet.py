@@ -89,16 +89,11 @@ def select(task: Task, params: Params) -> Selection:
     InputError
         When a parameter is out of range.
     NotApplicable
-        When the cells to train on have one class, or the library is not installed.
+        When the cells to train on have one class.
     """
     import torch
+    from lassonet import LassoNetClassifier  # type: ignore[import-untyped]
 
-    try:
-        from lassonet import LassoNetClassifier  # type: ignore[import-untyped]
-    except ModuleNotFoundError as error:
-        raise NotApplicable(
-            "the library lassonet is not installed: pip install lassonet"
-        ) from error
     _check(params)
     X = task.dense()
     train, validation, codes = _parts(task, params)

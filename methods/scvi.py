@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench.errors import InputError, NotApplicable
+from panelbench.errors import InputError
 from panelbench.method import Selection, Task, method
 from panelbench.ranking import gene_variances, rank_by_score
 
@@ -155,20 +155,11 @@ def select(task: Task, params: Params) -> Selection:
     ------
     InputError
         When a parameter is out of range.
-    NotApplicable
-        When scvi-tools is not installed.
     """
     if min(params.max_epochs, params.batch_size, params.n_hidden, params.n_latent) < 1:
         raise InputError(f"scvi: {params}: epochs, batches and widths must be at least 1")
     if not 0 < params.train_size <= 1:
         raise InputError(f"scvi: train_size = {params.train_size}: it must lie in (0, 1]")
-    try:
-        import scvi.model  # type: ignore[import-not-found]  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise NotApplicable(
-            f"the library scvi-tools is not installed ({error.name} is missing): "
-            "pip install scvi-tools"
-        ) from error
     seed = task.int_seed("model")
     with _reproducible(seed, task.device):
         module, losses = _train(task, params)
@@ -190,7 +181,7 @@ def _train(task: Task, params: Params) -> tuple[VAE, list[float]]:
     from anndata import AnnData
     from lightning.pytorch.callbacks import LambdaCallback  # type: ignore[import-not-found]
     from scipy.sparse import csr_matrix
-    from scvi.model import SCVI
+    from scvi.model import SCVI  # type: ignore[import-not-found]
 
     epochs = max(1, round(params.max_epochs * min(1.0, _FULL_EPOCHS / task.n_cells)))
     cells = AnnData(csr_matrix(task.X, copy=True))

@@ -38,7 +38,11 @@ def grid(
     seed: Annotated[list[int] | None, _option(_GRID, "--seed", help="Seed. Repeatable.")] = None,
     evaluator: Annotated[
         list[str] | None,
-        _option(_GRID, "--evaluator", help="rf, knn, logreg or builtin. Repeatable."),
+        _option(
+            _GRID,
+            "--evaluator",
+            help="rf, knn, logreg, builtin, reconstruct, builtin-reconstruct or umap. Repeatable.",
+        ),
     ] = None,
     data: Annotated[
         Path | None, _option(_OWN, "--data", help="An .h5ad file of your own; no YAML needed.")

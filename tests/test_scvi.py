@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from panelbench.errors import InputError, NotApplicable
+from panelbench.errors import InputError
 from panelbench.method import Selection, Task
 from panelbench.ranking import gene_variances
 from panelbench.registry import discover
@@ -29,12 +29,6 @@ def task() -> Task:
 def found(task: Task) -> Selection:
     needs_library()
     return METHOD.select(task, METHOD.params(max_epochs=60))
-
-
-def test_a_missing_library_is_explained(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "scvi", None)
-    with pytest.raises(NotApplicable, match="pip install scvi-tools"):
-        METHOD.select(task, METHOD.params())
 
 
 def test_parameters_out_of_range_are_explained(task: Task) -> None:
