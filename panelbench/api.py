@@ -9,19 +9,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from panelbench.collect import collect
-from panelbench.config import DatasetSpec
 from panelbench.data.fetch import source_checksum
+from panelbench.data.specs import DatasetSpec
 from panelbench.errors import ConfigError, InputError
-from panelbench.execute import Executor
-from panelbench.plan import make_plan
+from panelbench.records.store import Store, write_atomically
 from panelbench.registry import discover
-from panelbench.request import Request, read_panel
-from panelbench.results import Results
-from panelbench.runs import Plan, Run, SelectRun
-from panelbench.settings import Settings, default_cache, default_mirrors
-from panelbench.state import State, States, Summary, exit_code
-from panelbench.store import Store, panel_of, write_atomically
+from panelbench.report.collect import collect
+from panelbench.report.results import Results
+from panelbench.running.executor import Executor
+from panelbench.running.settings import Settings, default_cache, default_mirrors
+from panelbench.running.states import State, States, Summary, exit_code
+from panelbench.stages.panel import panel_of
+from panelbench.suite.plan import make_plan
+from panelbench.suite.request import Request, read_panel
+from panelbench.suite.runs import Plan, Run, SelectRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -260,7 +261,7 @@ def run(
     quiet
         No progress.
     **request
-        Fields of `panelbench.request.Request`: ``dataset``, ``method``, ``task``, ``k``,
+        Fields of `panelbench.suite.request.Request`: ``dataset``, ``method``, ``task``, ``k``,
         ``seed``, ``evaluator`` (each one value or a list), ``sets``, ``data``, ``label``, ...
 
     Returns

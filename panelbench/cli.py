@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from panelbench import __version__, options
+from panelbench import __version__
+from panelbench.commands import options
 from panelbench.errors import InputError, PanelbenchError
 
 if TYPE_CHECKING:
-    from panelbench.request import Request
-    from panelbench.settings import Settings
+    from panelbench.running.settings import Settings
+    from panelbench.suite.request import Request
 
 app = typer.Typer(
     name="panelbench",
@@ -82,7 +83,7 @@ def _fail(message: str, values: dict[str, Any], code: int) -> int:
 
 
 def _request(values: dict[str, Any]) -> Request:
-    from panelbench.request import Request, parse_sets
+    from panelbench.suite.request import Request, parse_sets
 
     own: dict[str, Any] = {}
     if values.get("group"):
@@ -113,7 +114,7 @@ def _request(values: dict[str, Any]) -> Request:
 
 
 def _settings(values: dict[str, Any]) -> Settings:
-    from panelbench.settings import Settings, default_cache, default_mirrors, parse_retry
+    from panelbench.running.settings import Settings, default_cache, default_mirrors, parse_retry
     from panelbench.units import seconds, size
 
     time, memory = values.get("time_limit"), values.get("memory_limit")
@@ -132,8 +133,9 @@ def _settings(values: dict[str, Any]) -> Settings:
 
 
 def _stage(values: dict[str, Any], stages: tuple[str, ...]) -> int:
-    from panelbench import api, show
-    from panelbench.settings import parse_shard
+    from panelbench import api
+    from panelbench.commands import show
+    from panelbench.running.settings import parse_shard
 
     request, settings = _request(values), _settings(values)
     as_json = values["output"] == "json"
@@ -217,21 +219,21 @@ def _run(values: dict[str, Any]) -> int:
     *(options.listing, options.place),
 )
 def _list(values: dict[str, Any]) -> int:
-    from panelbench import show
+    from panelbench.commands import show
 
     return show.listing(values["what"], _settings(values), values["datasets"], values["output"])
 
 
 @_command("show", "Show the records of one run.", options.show, options.place)
 def _show(values: dict[str, Any]) -> int:
-    from panelbench import show
+    from panelbench.commands import show
 
     return show.run(values["run"], _settings(values), values["output"])
 
 
 @_command("clean", "Delete leftovers, the cache or records.", options.clean, options.place)
 def _clean(values: dict[str, Any]) -> int:
-    from panelbench import clean
+    from panelbench.commands import clean
 
     return clean.clean(
         values["what"],

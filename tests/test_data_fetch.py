@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from panelbench.config import DatasetSpec, SourceFile
 from panelbench.data.fetch import extract, fetch, source_checksum
+from panelbench.data.specs import DatasetSpec, SourceFile
 from panelbench.errors import DataError
 
 

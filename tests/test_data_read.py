@@ -12,11 +12,11 @@ import pytest
 import scipy.io
 from scipy import sparse
 
-from panelbench.config import DatasetSpec, TaskSpec
 from panelbench.data import checks
 from panelbench.data.catalogue import load_catalogue
 from panelbench.data.fetch import fetch
 from panelbench.data.read import read
+from panelbench.data.specs import DatasetSpec, TaskSpec
 from panelbench.errors import DataError, UnknownName
 
 ROOT = Path(__file__).parent.parent

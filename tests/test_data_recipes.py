@@ -13,8 +13,8 @@ import pytest
 import scanpy as sc
 from scipy import sparse
 
-from panelbench.config import DatasetSpec, Step
 from panelbench.data.recipes import apply, choose_genes, fit_scaling, resolve, split_recipe
+from panelbench.data.specs import DatasetSpec, Step
 from panelbench.errors import ConfigError, DataError
 
 

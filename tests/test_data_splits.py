@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from panelbench.config import SplitSpec
+from panelbench.data.specs import SplitSpec
 from panelbench.data.splits import Split, split_cells
 from panelbench.errors import DataError
 

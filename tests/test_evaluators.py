@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from panelbench.errors import ConfigError, NotApplicable, UnknownName
-from panelbench.evaluators import EVALUATORS, get, make_params, variant
+from panelbench.scoring.evaluators import EVALUATORS, get, make_params, variant
 
 DOWNSTREAM = [name for name, item in EVALUATORS.items() if item.fit_predict is not None]
 

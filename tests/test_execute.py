@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from tools import IN_ORDER, Bench, method_source
 
+from panelbench.records.store import Record
 from panelbench.registry import discover
-from panelbench.store import Record
 
 FAKES = {
     "raises": "raise ValueError('the matrix is sad')",
@@ -254,9 +254,9 @@ def _belongs(process: object, marker: str) -> bool:
     info = process.info  # type: ignore[attr-defined]
     environment = info["environ"] or {}
     words = info["cmdline"] or []
-    return "panelbench.worker" in words and environment.get("PANELBENCH_CACHE", "").startswith(
-        marker
-    )
+    return "panelbench.running.worker" in words and environment.get(
+        "PANELBENCH_CACHE", ""
+    ).startswith(marker)
 
 
 def test_four_shards_at_once_do_every_run_once(bench: Bench) -> None:
@@ -307,7 +307,7 @@ def test_an_interrupt_keeps_what_is_done(bench: Bench) -> None:
 def test_code_that_changes_under_a_planned_run_is_noticed(tmp_path: Path) -> None:
     """The child compares the code it is about to run with the code that was planned."""
     from panelbench.errors import MethodError
-    from panelbench.selection import perform
+    from panelbench.stages.selection import perform
 
     (tmp_path / "mine.py").write_text(method_source("mine", IN_ORDER))
     job = {

@@ -13,14 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from panelbench.config import SuiteSpec, parse
 from panelbench.data.catalogue import find_catalogue, load_catalogue
 from panelbench.errors import UnknownName
-from panelbench.keys import canonical, digest, module_sources, normalised_source, source_digest
-from panelbench.plan import make_plan
+from panelbench.records.keys import (
+    canonical,
+    digest,
+    module_sources,
+    normalised_source,
+    source_digest,
+)
 from panelbench.registry import Registry, discover
-from panelbench.request import Request
-from panelbench.runs import Plan
+from panelbench.schema import parse
+from panelbench.suite.plan import make_plan
+from panelbench.suite.request import Request
+from panelbench.suite.runs import Plan
+from panelbench.suite.specs import SuiteSpec
 
 json_values = st.recursive(
     st.none()

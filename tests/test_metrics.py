@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from panelbench import metrics
 from panelbench.errors import UnknownName
+from panelbench.scoring import metrics
 
 CLASSES = ("a", "b", "c")
 

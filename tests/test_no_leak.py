@@ -13,11 +13,11 @@ from tools import need_libraries, write_h5ad
 
 from panelbench.data.catalogue import own_data
 from panelbench.method import Method, Selection
-from panelbench.preprocess import Fold, fit_fold, load, prepare
 from panelbench.registry import discover
-from panelbench.selection import labels_of
-from panelbench.training import build_task
-from panelbench.worker import Toolbox
+from panelbench.running.worker import Toolbox
+from panelbench.stages.preprocess import Fold, fit_fold, load, prepare
+from panelbench.stages.selection import labels_of
+from panelbench.stages.task import build_task
 
 METHODS = discover().methods
 

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from panelbench import preprocess
-from panelbench.config import DatasetSpec, SplitSpec, TaskSpec
 from panelbench.data.catalogue import load_catalogue, own_data, synthetic_data
+from panelbench.data.specs import DatasetSpec, SplitSpec, TaskSpec
 from panelbench.errors import ConfigError, DataError, NotApplicable
-from panelbench.preprocess import Fold, facts, fit_fold, load, prepare, representation
+from panelbench.stages import preprocess
+from panelbench.stages.preprocess import Fold, facts, fit_fold, load, prepare, representation
 
 ROOT = Path(__file__).parent.parent
 
@@ -292,7 +292,7 @@ def test_importing_this_stage_loads_no_heavy_library() -> None:
     heavy = ("scanpy", "anndata", "sklearn", "scipy", "pandas", "torch", "pooch", "h5py")
     code = f"""
 import sys
-import panelbench.preprocess, panelbench.data.catalogue
+import panelbench.stages.preprocess, panelbench.data.catalogue
 sys.exit(", ".join(name for name in {heavy!r} if name in sys.modules) or 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tools import Bench
 
-from panelbench import reconstruction, views
-from panelbench.store import Record
+from panelbench.records.store import Record
+from panelbench.scoring import embeddings as views
+from panelbench.scoring import reconstruction
 
 RNG = np.random.default_rng(0)
 CELLS = RNG.normal(size=(200, 30))

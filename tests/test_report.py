@@ -18,16 +18,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from panelbench.config import SuiteSpec
 from panelbench.errors import ConfigError, UnknownName
 from panelbench.report import build, terminal_table
 from panelbench.report.grid import Grid, markdown, to_csv
 from panelbench.report.latex import escape, latex
 from panelbench.report.panels import panels
 from panelbench.report.published import COLUMNS, beside, read
+from panelbench.report.results import Results
 from panelbench.report.summary import Entrant, Summary
 from panelbench.report.tables import RECORD_COLUMNS, metric_grid, specs
-from panelbench.results import Results, Row
+from panelbench.suite.runs import Row
+from panelbench.suite.specs import SuiteSpec
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 GENES = [f"gene{i}" for i in range(200)]

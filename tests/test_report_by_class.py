@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from test_report import DECLARED, REFERENCE, fake_results
 
-from panelbench.config import SplitSpec
+from panelbench.data.specs import SplitSpec
 from panelbench.report import build
 from panelbench.report.by_class import by_class_grid
 from panelbench.report.grid import Grid, markdown
 from panelbench.report.published import beside, protocol_of, published_grid, read
+from panelbench.report.results import Results
 from panelbench.report.summary import Summary
 from panelbench.report.tables import specs
-from panelbench.results import Results, Row
+from panelbench.suite.runs import Row
 
 ROWS = (
     Row("yoto", "MarkerMap", "yoto", DECLARED | {"predictor": True}),

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from test_report import CLASSES, DECLARED, ROWS, fake_results, no_score
 
-from panelbench.config import FigureSpec
 from panelbench.errors import UnknownName
 from panelbench.report import build, figures
 from panelbench.report.cell_figures import reconstruction, umap
@@ -17,8 +16,10 @@ from panelbench.report.class_palette import LIMIT, OTHER, Palette
 from panelbench.report.confusion_figure import confusion, floored
 from panelbench.report.figures import Looks
 from panelbench.report.metric_figures import metric_by_k, metric_by_noise
+from panelbench.report.results import Results
 from panelbench.report.summary import Summary
-from panelbench.results import Results, Row
+from panelbench.suite.runs import Row
+from panelbench.suite.specs import FigureSpec
 
 ONE = {"datasets": [{"dataset": "visp", "tasks": ["cell_types_25"]}]}
 NOISE = {"fractions": [0.5, 0, 0.2], "variants": ["both", "select"]}

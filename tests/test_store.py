@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 
 from panelbench.errors import DataError
-from panelbench.store import Address, Record, Store, new_attempt, newest, now, write_atomically
+from panelbench.records.store import (
+    Address,
+    Record,
+    Store,
+    new_attempt,
+    newest,
+    now,
+    write_atomically,
+)
 
 PLACE = Address("data", "method", "0" * 32)
 
@@ -132,7 +140,7 @@ def test_many_writers_lose_nothing_and_readers_see_no_torn_record(tmp_path: Path
 
 def test_a_mark_is_running_while_its_process_lives_and_lost_afterwards(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from panelbench.store import *\n"
+        "import sys, time; from pathlib import Path; from panelbench.records.store import *\n"
         "Store(Path(sys.argv[1])).begin(Address('data', 'method', '0' * 32), 'a1', 60)\n"
         "print('begun', flush=True); time.sleep(60)"
     )

@@ -47,7 +47,7 @@ def need_libraries(method: Method) -> None:
     """Skip a test of a method whose libraries, extras of the package, are not installed."""
     import pytest
 
-    from panelbench.keys import library_versions
+    from panelbench.records.keys import library_versions
 
     missing = [name for name, found in library_versions(method.libraries).items() if found is None]
     if missing:

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import yaml
 
-from panelbench.config import DatasetSpec, SourceFile, SplitSpec, Step, TaskSpec, parse, read_yaml
 from panelbench.data import synthetic
 from panelbench.data.read import check_reader
 from panelbench.data.recipes import resolve
+from panelbench.data.specs import DatasetSpec, SourceFile, SplitSpec, Step, TaskSpec
 from panelbench.errors import ConfigError, DataError, UnknownName
+from panelbench.schema import parse, read_yaml
 
 VARIABLE = "PANELBENCH_DATASETS"
 SYNTHETIC = "synthetic:"
@@ -153,7 +154,7 @@ def own_data(
     hvg
         Keep this many highly variable genes, chosen on training cells.
     scheme, test, validation, stratify
-        The split, see `panelbench.config.SplitSpec`.
+        The split, see `panelbench.data.specs.SplitSpec`.
 
     Raises
     ------

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from panelbench.config import TaskSpec
+    from panelbench.data.specs import TaskSpec
 
 _BARCODE = re.compile(r"[ACGT]{12,}")
 _ENSEMBL = re.compile(r"ENS[A-Z]*G\d{6,}")

@@ -19,9 +19,9 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from panelbench.config import DatasetSpec, SourceFile
+from panelbench.data.specs import DatasetSpec, SourceFile
 from panelbench.errors import DataError
-from panelbench.keys import digest, file_sha256
+from panelbench.records.keys import digest, file_sha256
 
 _PACKAGE = "package:"
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from panelbench.config import DatasetSpec
 from panelbench.data import checks
+from panelbench.data.specs import DatasetSpec
 from panelbench.errors import ConfigError, DataError, UnknownName
 from panelbench.method import Matrix
 

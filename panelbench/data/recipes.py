@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench.config import Step, parse
+from panelbench.data.specs import Step
 from panelbench.data.steps import STEPS, DropGenes, Scaling, need
 from panelbench.errors import ConfigError, DataError, UnknownName
+from panelbench.schema import parse
 
 if TYPE_CHECKING:
     from anndata import AnnData

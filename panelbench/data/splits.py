@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from panelbench.config import SplitSpec
+from panelbench.data.specs import SplitSpec
 from panelbench.errors import DataError
 
 if TYPE_CHECKING:

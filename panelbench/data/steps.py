@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from panelbench.config import Model
 from panelbench.data import checks
 from panelbench.errors import DataError
 from panelbench.method import Matrix
+from panelbench.schema import Model
 
 if TYPE_CHECKING:
     from anndata import AnnData

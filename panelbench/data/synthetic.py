@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from panelbench.config import Model, TaskSpec, parse
+from panelbench.data.specs import TaskSpec
 from panelbench.errors import ConfigError
+from panelbench.schema import Model, parse
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from panelbench.config import FigureSpec, TableSpec
 from panelbench.errors import ConfigError
-from panelbench.metrics import Metric, metric
 from panelbench.report import by_class, figures, page_figures, tables
 from panelbench.report.cell_figures import reconstruction, umap
 from panelbench.report.classes import class_details
@@ -28,9 +26,11 @@ from panelbench.report.properties import (
 )
 from panelbench.report.published import beside, published_grid, read
 from panelbench.report.ranks import comparison, ranks_grid
+from panelbench.report.results import Results
 from panelbench.report.summary import Summary, records
-from panelbench.results import Results
-from panelbench.stats import Comparison
+from panelbench.scoring.comparison import Comparison
+from panelbench.scoring.metrics import Metric, metric
+from panelbench.suite.specs import FigureSpec, TableSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

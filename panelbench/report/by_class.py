@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from panelbench.config import TableSpec
 from panelbench.report import tables
 from panelbench.report.grid import Cell, Grid
 from panelbench.report.summary import Entrant, Score, Summary
+from panelbench.suite.specs import TableSpec
 
 ALL = "All"
 """Name of the last group of rows: all cells, whatever their class."""

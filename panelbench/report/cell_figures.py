@@ -11,11 +11,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from panelbench.config import FigureSpec
 from panelbench.report import choice
 from panelbench.report.class_palette import Palette, dot_size
 from panelbench.report.figures import COLOURS, GREY, blank, headline, legend
 from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Summary
+from panelbench.suite.specs import FigureSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

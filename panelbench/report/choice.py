@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from panelbench.config import FigureSpec, TableSpec
 from panelbench.errors import UnknownName
 from panelbench.report.summary import Entrant, Summary
+from panelbench.suite.specs import FigureSpec, TableSpec
 
 Spec = TableSpec | FigureSpec
 

@@ -44,7 +44,7 @@ class ClassDetails:
 
 def class_details(summary: Summary) -> list[ClassDetails]:
     """Details of every classification task with scores, at the suite's largest k."""
-    from panelbench.metrics import METRICS
+    from panelbench.scoring.metrics import METRICS
 
     f1 = METRICS["f1_macro"]
     details = []

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from panelbench.config import FigureSpec
 from panelbench.report import choice
 from panelbench.report.figures import blank, headline
 from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Summary, evaluator_label
+from panelbench.suite.specs import FigureSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

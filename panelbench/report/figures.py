@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from panelbench.config import FigureSpec
-from panelbench.metrics import Metric
 from panelbench.report.summary import Entrant, Summary
-from panelbench.stats import Comparison, cliques
+from panelbench.scoring.comparison import Comparison, cliques
+from panelbench.scoring.metrics import Metric
+from panelbench.suite.specs import FigureSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

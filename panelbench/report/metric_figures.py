@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench.config import FigureSpec, NoiseLevel, NoiseVariant
-from panelbench.metrics import Metric, metric
 from panelbench.report import choice
 from panelbench.report.figures import GREY, Looks, axis_label, blank, headline, legend
 from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Summary
+from panelbench.scoring.metrics import Metric, metric
+from panelbench.suite.specs import FigureSpec, NoiseLevel, NoiseVariant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench.metrics import Metric
 from panelbench.report.figures import COLOURS, Looks, axis_label, blank, legend
 from panelbench.report.summary import Entrant, Place, Summary
+from panelbench.scoring.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

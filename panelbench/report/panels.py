@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from panelbench.panel_metrics import jaccard, marker_recovery, stability
 from panelbench.report.grid import Grid
+from panelbench.report.results import Results
 from panelbench.report.summary import Summary, ordered, records
-from panelbench.results import Results
+from panelbench.scoring.panel_metrics import jaccard, marker_recovery, stability
 
 
 @dataclass(frozen=True)

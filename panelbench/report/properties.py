@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from panelbench.report.grid import Grid
+from panelbench.report.results import Results
 from panelbench.report.summary import KEEPS_ALL, STATUS, Summary, brief, evaluator_label, records
-from panelbench.results import Results
 
 
 def properties_grid(results: Results) -> Grid:

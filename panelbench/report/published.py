@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from panelbench.config import DatasetEntry, SplitSpec
+from panelbench.data.specs import SplitSpec
 from panelbench.errors import DataError
-from panelbench.metrics import METRICS
 from panelbench.report.by_class import ALL
 from panelbench.report.grid import Grid
 from panelbench.report.summary import Entrant, Place, Score, Summary
 from panelbench.report.tables import printed
+from panelbench.scoring.metrics import METRICS
+from panelbench.suite.specs import DatasetEntry
 
 COLUMNS = (
     "source", "protocol", "table", "dataset", "method", "evaluator", "task", "k", "metric",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from panelbench.metrics import Metric
 from panelbench.report.grid import Grid
 from panelbench.report.summary import Entrant, Place, Summary
-from panelbench.stats import Comparison, compare
+from panelbench.scoring.comparison import Comparison, compare
+from panelbench.scoring.metrics import Metric
 
 
 def comparison(summary: Summary, item: Metric) -> Comparison | None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench.config import CLEAN, NoiseLevel
-from panelbench.evaluators import get as get_evaluator
-from panelbench.evaluators import variant as evaluator_variant
-from panelbench.results import Results, Row
+from panelbench.report.results import Results
+from panelbench.scoring.evaluators import get as get_evaluator
+from panelbench.scoring.evaluators import variant as evaluator_variant
+from panelbench.suite.runs import Row
+from panelbench.suite.specs import CLEAN, NoiseLevel
 
 if TYPE_CHECKING:
     import pandas as pd

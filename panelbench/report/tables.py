@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from panelbench.config import CLEAN, TableSpec
-from panelbench.metrics import METRICS, Metric, metric
 from panelbench.report import choice
 from panelbench.report.grid import Cell, Grid, Mark
 from panelbench.report.summary import (
@@ -19,6 +17,8 @@ from panelbench.report.summary import (
     evaluator_label,
     own,
 )
+from panelbench.scoring.metrics import METRICS, Metric, metric
+from panelbench.suite.specs import CLEAN, TableSpec
 
 Column = tuple[Place, Metric]
 

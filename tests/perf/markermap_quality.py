@@ -30,11 +30,12 @@ METHODS = ("markermap", "markermap-joint", "markermap-unsup", "concrete-vae", "g
 
 def prepared(mirror: Path, folder: Path) -> tuple[Any, Any]:
     """CITE-seq and its recipe, as the suite has them."""
-    from panelbench.config import DatasetEntry, parse, read_yaml
     from panelbench.data.catalogue import find_catalogue, load_catalogue
-    from panelbench.preprocess import load, prepare
+    from panelbench.schema import parse, read_yaml
+    from panelbench.stages.preprocess import load, prepare
+    from panelbench.suite.specs import DatasetEntry
 
-    suite = Path(__file__).parents[2] / "panelbench/suites/markermap.yaml"
+    suite = Path(__file__).parents[2] / "panelbench/suite/shipped/markermap.yaml"
     asked = next(item for item in read_yaml(suite)["datasets"] if item["dataset"] == "citeseq")
     entry = parse(DatasetEntry, asked, str(suite))
     spec = load_catalogue(find_catalogue())["citeseq"]
@@ -45,9 +46,9 @@ def prepared(mirror: Path, folder: Path) -> tuple[Any, Any]:
 
 def split(cells: Any, spec: Any, method: Any, k: int, seed: int) -> tuple[Task, Any, Any]:
     """A task, and the test cells' expression and labels."""
-    from panelbench.preprocess import fit_fold
-    from panelbench.selection import labels_of
-    from panelbench.training import build_task, target
+    from panelbench.stages.preprocess import fit_fold
+    from panelbench.stages.selection import labels_of
+    from panelbench.stages.task import build_task, target
 
     fold = fit_fold(cells, spec, seed)
     rows = np.sort(np.concatenate([fold.train, fold.validation]))

@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 from panelbench.api import perform
-from panelbench.request import Request
-from panelbench.settings import Settings
-from panelbench.store import Store
+from panelbench.records.store import Store
+from panelbench.running.settings import Settings
+from panelbench.suite.request import Request
 
 
 def main() -> None:

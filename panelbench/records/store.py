@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
 
 from panelbench.errors import DataError
-from panelbench.keys import digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -233,16 +232,6 @@ def newest(records: Sequence[Record]) -> Record | None:
     """Pick the newest ``ok`` record, else the newest one, else None."""
     best = [record for record in records if record.status == "ok"] or list(records)
     return max(best, key=lambda record: record.attempt, default=None)
-
-
-def panel_of(ranking: Sequence[str], k: int) -> list[str]:
-    """The panel of size k of a ranking; all of it for k = 0."""
-    return list(ranking[:k] if k else ranking)
-
-
-def panel_digest(ranking: Sequence[str], k: int) -> str:
-    """Digest of the panel of size k, by which an evaluation knows what it scored."""
-    return digest(panel_of(ranking, k))
 
 
 def _glob(folder: Path, suffix: str) -> list[Path]:

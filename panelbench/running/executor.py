@@ -9,16 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from panelbench.evaluators import EVALUATORS
-from panelbench.progress import Reporter
-from panelbench.provenance import environment
+from panelbench.records.facts import read_facts
+from panelbench.records.provenance import environment
+from panelbench.records.store import Record, Store, new_attempt, now, write_atomically
 from panelbench.registry import Broken
-from panelbench.results import read_facts
-from panelbench.runs import Dataset, EvaluateRun, Plan, Run, SelectRun
-from panelbench.settings import Settings
-from panelbench.state import State, States, Summary
-from panelbench.store import Record, Store, new_attempt, now, panel_digest, write_atomically
-from panelbench.supervise import Outcome, Worker
+from panelbench.running.progress import Reporter
+from panelbench.running.settings import Settings
+from panelbench.running.states import State, States, Summary
+from panelbench.running.supervisor import Outcome, Worker
+from panelbench.scoring.evaluators import EVALUATORS
+from panelbench.stages.panel import panel_digest
+from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Run, SelectRun
 
 GiB = 1024**3
 
@@ -87,7 +88,7 @@ class Executor:
         write_atomically(self.facts(dataset), json.dumps({"problem": reason}))
 
     def _is_prepared(self, dataset: Dataset, seeds: Mapping[str, int]) -> bool:
-        from panelbench.cache import StageCache
+        from panelbench.records.cache import StageCache
 
         cache = StageCache(self.settings.cache)
         if not self.prepared(dataset).exists() or "cells" not in read_facts(self.facts(dataset)):

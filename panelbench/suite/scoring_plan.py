@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from panelbench.config import EvaluatorEntry, SuiteSpec
 from panelbench.errors import UnknownName
-from panelbench.evaluators import EVALUATORS, Evaluator
 from panelbench.method import Method
-from panelbench.registry import Broken, validated, variant_name
-from panelbench.runs import SelectRun
+from panelbench.params import validated, variant_name
+from panelbench.registry import Broken
+from panelbench.scoring.evaluators import EVALUATORS, Evaluator
+from panelbench.suite.runs import SelectRun
+from panelbench.suite.specs import EvaluatorEntry, SuiteSpec
 
 
 @dataclass(frozen=True)

@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from panelbench.config import SuiteSpec
+from panelbench.suite.runs import Row
+from panelbench.suite.specs import SuiteSpec
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the tables: one method of the suite with its parameters.
-
-    Attributes
-    ----------
-    variant
-        Unique name: the method id, and the parameters that differ from the defaults, as
-        ``mrmr-f[relevance=rf]``.
-    label
-        Name in tables.
-    method
-        Method id.
-    declared
-        What the method declares: ``supervised``, ``multitask``, ``predictor`` (bool),
-        ``sparse_selection``, ``end_to_end``, ``nested``, ``cut``, ``cite``.
-    """
-
-    variant: str
-    label: str
-    method: str
-    declared: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,12 +59,3 @@ class Results:
     selections: pd.DataFrame
     datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stale: int = 0
-
-
-def read_facts(path: Path) -> dict[str, Any]:
-    """Facts of a data set that preprocessing left, {} when there are none."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found

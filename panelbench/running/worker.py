@@ -1,6 +1,6 @@
 """A worker: one process that has the libraries loaded and forks a child for every run.
 
-Started by `execute` as ``python -m panelbench.worker``. It reads one job per line from its
+Started by `execute` as ``python -m panelbench.running.worker``. It reads one job per line from its
 standard input, forks, and answers on its standard output, in JSON lines: ``started`` (process
 number of the child), ``progress`` and ``done`` (from the child), ``exited`` (status). The child
 leads a process group of its own, so that it can be stopped with everything it started; it stops
@@ -14,26 +14,23 @@ import gc
 import importlib
 import json
 import os
-import resource
 import select
 import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from panelbench.errors import InputError, NotApplicable, PanelbenchError
+from panelbench.stages.toolbox import Measured, Toolbox
 
 if TYPE_CHECKING:
     import numpy as np
     from anndata import AnnData
 
-    from panelbench.preprocess import Fold
 
 _PRELOAD = (
     "numpy",
@@ -44,9 +41,9 @@ _PRELOAD = (
     "sklearn.linear_model",
     "sklearn.metrics",
     "sklearn.neighbors",
-    "panelbench.evaluate",
-    "panelbench.preprocess",
-    "panelbench.selection",
+    "panelbench.stages.evaluation",
+    "panelbench.stages.preprocess",
+    "panelbench.stages.selection",
 )
 _IMPORT_NAMES = {"scikit-learn": "sklearn", "mrmr-selection": "mrmr", "scikit-misc": "skmisc",
                  "scvi-tools": "scvi"}  # fmt: skip
@@ -54,116 +51,11 @@ _MESSAGE = 2000
 """Characters of a reason that are kept; a message must fit into one write to a pipe."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A stage's result, the arrays beside it, and what it cost."""
-
-    result: dict[str, Any]
-    arrays: dict[str, np.ndarray]
-    cost: dict[str, Any]
-
-
-@dataclass
-class Meter:
-    """Wall time, CPU time and peak memory of one piece of work."""
-
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-
-    def measured(self, result: dict[str, Any], arrays: dict[str, np.ndarray]) -> Measured:
-        """Join a result with what it cost so far."""
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        largest_child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        unit = 1024**2 if sys.platform == "darwin" else 1024
-        cost = {
-            "seconds": round(self.seconds, 4),
-            "cpu_seconds": round(self.cpu_seconds, 4),
-            "peak_memory_mb": round((own + largest_child) / unit, 1),
-            "gpu_memory_mb": _gpu_peak(),
-        }
-        return Measured(result, arrays, cost)
-
-
-def _gpu_peak() -> float | None:
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return None
-    peak: int = torch.cuda.max_memory_allocated()
-    return round(peak / 1024**2, 1)
-
-
-def _cpu() -> float:
-    usages = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, usages))
-
-
-@dataclass
-class Toolbox:
-    """What a stage may use in the child: cells, progress, a meter.
-
-    Attributes
-    ----------
-    job
-        The job.
-    loaded
-        The prepared data set, in a list so that it can be let go of.
-    send
-        Sends a message to the process that gave the job.
-    """
-
-    job: Mapping[str, Any]
-    loaded: list[AnnData]
-    send: Callable[[dict[str, Any]], None]
-    _last: float = field(default=0.0)
-
-    def progress(self, fraction: float, message: str = "") -> None:
-        """Report progress, at most five times a second."""
-        if time.monotonic() - self._last > 0.2:
-            self._last = time.monotonic()
-            self.send({"progress": [round(float(fraction), 4), str(message)[:200]]})
-
-    @contextlib.contextmanager
-    def meter(self) -> Iterator[Meter]:
-        """Measure the time of a block."""
-        meter = Meter()
-        wall, cpu = time.perf_counter(), _cpu()
-        yield meter
-        meter.seconds, meter.cpu_seconds = time.perf_counter() - wall, _cpu() - cpu
-
-    def fold(self) -> Fold:
-        """The split of this run and what was fitted on its training cells."""
-        from panelbench.cache import StageCache
-        from panelbench.config import DatasetSpec
-        from panelbench.preprocess import Fold, fit_fold
-
-        cells = self.loaded[0]
-        spec = DatasetSpec.model_validate(self.job["spec"])
-        stored = StageCache(Path(self.job["cache"])).get(
-            "fold", self.job["split_key"], lambda: fit_fold(cells, spec, self.job["seed"]).arrays()
-        )
-        return Fold.from_arrays(stored)
-
-    def training_cells(self) -> tuple[AnnData, np.ndarray | None]:
-        """Cells that a method may see, and which of them are for validation.
-
-        The whole data set is let go of: from here on this process holds no test cell.
-        """
-        import numpy as np
-
-        fold = self.fold()
-        rows = np.sort(np.concatenate([fold.train, fold.validation]))
-        mask = np.isin(rows, fold.validation) if len(fold.validation) else None
-        cells = fold.take(self.loaded[0], rows)
-        self.loaded.clear()
-        gc.collect()
-        return cells, mask
-
-
 def perform(job: Mapping[str, Any], tools: Toolbox) -> dict[str, Any]:
     """Do a job of any stage in this process and write its record; return the outcome."""
     if job["stage"] == "prepare":
         return _prepare(job, tools)
-    from panelbench.store import Address, Record, Store, now
+    from panelbench.records.store import Address, Record, Store, now
 
     store = Store(Path(job["results"]))
     address = Address(**job["address"])
@@ -201,16 +93,18 @@ def perform(job: Mapping[str, Any], tools: Toolbox) -> dict[str, Any]:
 
 
 def _environment(job: Mapping[str, Any]) -> dict[str, Any]:
-    from panelbench.provenance import environment
+    from panelbench.records.provenance import environment
 
     return environment(job["identity"].get("libraries", ()))
 
 
 def _cached(job: Mapping[str, Any], tools: Toolbox) -> tuple[Measured, bool]:
     """Do the stage's work unless the stage cache has its result."""
-    from panelbench.cache import StageCache
+    from panelbench.records.cache import StageCache
 
-    module = {"select": "panelbench.selection", "evaluate": "panelbench.evaluate"}[job["stage"]]
+    module = {"select": "panelbench.stages.selection", "evaluate": "panelbench.stages.evaluation"}[
+        job["stage"]
+    ]
     cache = StageCache(Path(job["cache"]))
     hit = (job["stage"], job["cache_key"]) in cache
     stage = importlib.import_module(module)
@@ -236,10 +130,10 @@ def classify(error: BaseException) -> tuple[str, str]:
 
 def _prepare(job: Mapping[str, Any], tools: Toolbox) -> dict[str, Any]:
     """Prepare a data set and its folds; errors go back as text, nothing is recorded."""
-    from panelbench.cache import StageCache
-    from panelbench.config import DatasetSpec
-    from panelbench.preprocess import load, prepare
-    from panelbench.store import write_atomically
+    from panelbench.data.specs import DatasetSpec
+    from panelbench.records.cache import StageCache
+    from panelbench.records.store import write_atomically
+    from panelbench.stages.preprocess import load, prepare
 
     try:
         spec = DatasetSpec.model_validate(job["spec"])
@@ -324,7 +218,7 @@ class _Held:
 
     def get(self, path: str) -> list[AnnData]:
         if path != self.path:
-            from panelbench.preprocess import load
+            from panelbench.stages.preprocess import load
 
             self.drop()
             self.cells = [load(Path(path))]

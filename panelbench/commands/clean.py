@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from panelbench.errors import ConfigError, UnknownName
-from panelbench.settings import Settings
-from panelbench.store import STATUSES, Store
+from panelbench.records.store import STATUSES, Store
+from panelbench.running.settings import Settings
 
 
 def clean(

@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 
 from panelbench.errors import UnknownName
-from panelbench.panel_metrics import Stability as Stability
-from panelbench.panel_metrics import jaccard as jaccard
-from panelbench.panel_metrics import marker_recovery as marker_recovery
-from panelbench.panel_metrics import redundancy as redundancy
-from panelbench.panel_metrics import stability as stability
+from panelbench.scoring.panel_metrics import Stability as Stability
+from panelbench.scoring.panel_metrics import jaccard as jaccard
+from panelbench.scoring.panel_metrics import marker_recovery as marker_recovery
+from panelbench.scoring.panel_metrics import redundancy as redundancy
+from panelbench.scoring.panel_metrics import stability as stability
 
 MetricKind = Literal["classification", "regression", "expression", "panel"]
 

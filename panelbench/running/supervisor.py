@@ -120,7 +120,7 @@ class Worker:
         self._buffer = b""
         with (self._folder / "worker.log").open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "panelbench.worker"],
+                [sys.executable, "-m", "panelbench.running.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from panelbench.errors import ConfigError, UnknownName
-from panelbench.provenance import usable_cores
-from panelbench.store import STATUSES
+from panelbench.records.provenance import usable_cores
+from panelbench.records.store import STATUSES
 
 
 @dataclass(frozen=True)

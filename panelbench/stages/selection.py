@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.errors import MethodError, NotApplicable
-from panelbench.keys import library_versions
 from panelbench.method import Method, Predictor, Selection, Target, Task
-from panelbench.preprocess import facts
-from panelbench.registry import discover, make_params
-from panelbench.training import Labels, build_task
+from panelbench.params import make_params
+from panelbench.records.keys import library_versions
+from panelbench.registry import discover
+from panelbench.stages.preprocess import facts
+from panelbench.stages.task import Labels, build_task
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from panelbench.worker import Measured, Toolbox
+    from panelbench.stages.toolbox import Measured, Toolbox
 
 
 def labels_of(cells: AnnData, names: Sequence[str]) -> list[Labels]:

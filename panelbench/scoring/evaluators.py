@@ -277,7 +277,7 @@ def make_params(id: str, given: Mapping[str, Any]) -> Any:
     ConfigError
         For an unknown evaluator or parameter, or a value that does not fit its type.
     """
-    from panelbench.registry import validated
+    from panelbench.params import validated
 
     return validated(get(id).params, given, f"evaluator {id}")
 
@@ -292,6 +292,6 @@ def variant(id: str, params: Any) -> str:
     params
         Its parameters, as its dataclass or as the mapping of a suite.
     """
-    from panelbench.registry import variant_name
+    from panelbench.params import variant_name
 
     return variant_name(id, make_params(id, params) if isinstance(params, Mapping) else params)

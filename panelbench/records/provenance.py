@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from panelbench.keys import library_versions
+from panelbench.records.keys import library_versions
 
 LIBRARIES = (
     "panelbench",

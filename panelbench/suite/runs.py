@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from panelbench.config import CLEAN, DatasetSpec, NoiseLevel, SuiteSpec, TaskSpec
-from panelbench.evaluators import EVALUATORS
-from panelbench.keys import digest
+from panelbench.data.specs import DatasetSpec, TaskSpec
 from panelbench.method import Method
+from panelbench.records.keys import digest
+from panelbench.records.store import Address
 from panelbench.registry import Broken
-from panelbench.results import Row
-from panelbench.store import Address
+from panelbench.scoring.evaluators import EVALUATORS
+from panelbench.suite.specs import CLEAN, NoiseLevel, SuiteSpec
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,30 @@ class Dataset:
     def split_key(self, seed: int) -> str:
         """Key of the fold of a seed: training and test cells, and what is fitted on the former."""
         return digest({**self.split_identity, "seed": seed})
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the tables: one method of the suite with its parameters.
+
+    Attributes
+    ----------
+    variant
+        Unique name: the method id, and the parameters that differ from the defaults, as
+        ``mrmr-f[relevance=rf]``.
+    label
+        Name in tables.
+    method
+        Method id.
+    declared
+        What the method declares: ``supervised``, ``multitask``, ``predictor`` (bool),
+        ``sparse_selection``, ``end_to_end``, ``nested``, ``cut``, ``cite``.
+    """
+
+    variant: str
+    label: str
+    method: str
+    declared: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,45 +8,43 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from panelbench.config import (
+from panelbench.data.catalogue import find_dataset
+from panelbench.data.recipes import resolve
+from panelbench.data.specs import DatasetSpec, TaskSpec
+from panelbench.errors import ConfigError, InputError, UnknownName
+from panelbench.method import Method, NoParams
+from panelbench.params import make_params, params_dict, variant_name
+from panelbench.records.keys import digest, library_versions, source_digest
+from panelbench.registry import Broken, Registry
+from panelbench.scoring.metrics import metric
+from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Row, SelectRun
+from panelbench.suite.scoring_plan import Scorer, make_scorer
+from panelbench.suite.specs import (
     DatasetEntry,
-    DatasetSpec,
     FigureSpec,
     MethodEntry,
     NoiseLevel,
     SuiteSpec,
     TableSpec,
-    TaskSpec,
 )
-from panelbench.data.catalogue import find_dataset
-from panelbench.data.recipes import resolve
-from panelbench.errors import ConfigError, InputError, UnknownName
-from panelbench.keys import digest, library_versions, source_digest
-from panelbench.method import Method, NoParams
-from panelbench.metrics import metric
-from panelbench.registry import (
-    Broken,
-    Registry,
-    make_params,
-    params_dict,
-    variant_name,
-)
-from panelbench.results import Row
-from panelbench.runs import Dataset, EvaluateRun, Plan, SelectRun
-from panelbench.scorers import Scorer, make_scorer
 
-_HERE = Path(__file__).parent
+_HERE = Path(__file__).parent.parent
 _PREPARING = (
-    "preprocess.py",
+    "stages/preprocess.py",
     "data/read.py",
     "data/recipes.py",
     "data/steps.py",
     "data/checks.py",
 )
 _SPLITTING = ("data/splits.py",)
-_GIVING = ("training.py",)
-_SCORING = ("training.py", "evaluate.py", "evaluators.py", "metrics.py")
-_SCORING_EXPRESSION = ("training.py", "evaluate.py", "reconstruction.py", "views.py")
+_GIVING = ("stages/task.py",)
+_SCORING = ("stages/task.py", "stages/evaluation.py", "scoring/evaluators.py", "scoring/metrics.py")
+_SCORING_EXPRESSION = (
+    "stages/task.py",
+    "stages/evaluation.py",
+    "scoring/reconstruction.py",
+    "scoring/embeddings.py",
+)
 
 
 def _code(files: Iterable[str]) -> str:

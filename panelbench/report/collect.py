@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from panelbench.results import Results, read_facts
-from panelbench.runs import Dataset, EvaluateRun, Plan, Run, SelectRun
-from panelbench.store import Record, Store, newest
+from panelbench.records.facts import read_facts
+from panelbench.records.store import Record, Store, newest
+from panelbench.report.results import Results
+from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Run, SelectRun
 
 if TYPE_CHECKING:
     import pandas as pd

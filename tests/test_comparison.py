@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from panelbench.scoring.statistics import (
+    MIN_COLUMNS,
+    cliques,
+    compare,
+    friedman,
+    mean_ranks,
+    wilcoxon_holm,
+)
 from scipy.stats import friedmanchisquare, wilcoxon
-
-from panelbench.stats import MIN_COLUMNS, cliques, compare, friedman, mean_ranks, wilcoxon_holm
 
 
 def table(columns: int, gaps: dict[str, float], noise: float = 0.01) -> pd.DataFrame:

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench import metrics, reconstruction, views
 from panelbench.errors import MethodError, NotApplicable
-from panelbench.evaluators import EVALUATORS
 from panelbench.method import Matrix, Method, Needs, Predictor, Target
-from panelbench.registry import discover, validated
-from panelbench.selection import labels_of, outputs
-from panelbench.store import Address, Record, Store, panel_digest, panel_of
-from panelbench.training import expression, target, with_noise
+from panelbench.params import validated
+from panelbench.records.store import Address, Record, Store
+from panelbench.registry import discover
+from panelbench.scoring import embeddings as views
+from panelbench.scoring import metrics, reconstruction
+from panelbench.scoring.evaluators import EVALUATORS
+from panelbench.stages.panel import panel_digest, panel_of
+from panelbench.stages.selection import labels_of, outputs
+from panelbench.stages.task import expression, target, with_noise
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from panelbench.worker import Measured, Toolbox
+    from panelbench.stages.toolbox import Measured, Toolbox
 
 
 def perform(job: Mapping[str, Any], tools: Toolbox) -> Measured:

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from panelbench.errors import InputError, UnknownName
-from panelbench.store import Record, Store, newest
+from panelbench.records.store import Record, Store, newest
 
 if TYPE_CHECKING:
     from panelbench.api import Done
-    from panelbench.runs import Run
-    from panelbench.settings import Settings
-    from panelbench.state import State
+    from panelbench.running.settings import Settings
+    from panelbench.running.states import State
+    from panelbench.suite.runs import Run
 
 FORMAT = 1
 """Version of the JSON output; raised when a key changes its meaning or goes."""
@@ -168,7 +168,8 @@ def _cell(value: Any) -> str:
 
 
 def _methods(settings: Settings) -> list[dict[str, Any]]:
-    from panelbench.registry import discover, params_dict
+    from panelbench.params import params_dict
+    from panelbench.registry import discover
 
     registry = discover(settings.methods_dirs)
     lines: list[dict[str, Any]] = [
@@ -208,7 +209,7 @@ def _datasets(path: Path | None) -> list[dict[str, Any]]:
 
 
 def _suites() -> list[dict[str, Any]]:
-    from panelbench.request import load_suite, suite_names
+    from panelbench.suite.request import load_suite, suite_names
 
     return [
         {

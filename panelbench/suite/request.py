@@ -11,17 +11,11 @@ from typing import Any
 
 import yaml
 
-from panelbench.config import (
-    DatasetEntry,
-    DatasetSpec,
-    EvaluatorEntry,
-    MethodEntry,
-    SuiteSpec,
-    parse,
-    read_yaml,
-)
 from panelbench.data.catalogue import find_catalogue, load_catalogue, own_data
+from panelbench.data.specs import DatasetSpec
 from panelbench.errors import ConfigError, InputError, UnknownName
+from panelbench.schema import parse, read_yaml
+from panelbench.suite.specs import DatasetEntry, EvaluatorEntry, MethodEntry, SuiteSpec
 
 DEFAULT_DATASET = "pbmc68k-reduced"
 DEFAULT_KS = (32,)
@@ -187,7 +181,7 @@ def _narrowed(
 
 def suite_names() -> list[str]:
     """Names of the suites that ship with panelbench."""
-    files = resources.files("panelbench.suites").iterdir()
+    files = resources.files("panelbench.suite.shipped").iterdir()
     return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
 
 
@@ -206,7 +200,7 @@ def load_suite(name: str) -> SuiteSpec:
         return parse(SuiteSpec, read_yaml(path), name)
     if name not in suite_names():
         raise UnknownName("suite", name, suite_names(), "--suite (or give a YAML file)")
-    shipped = resources.files("panelbench.suites") / f"{name}.yaml"
+    shipped = resources.files("panelbench.suite.shipped") / f"{name}.yaml"
     return parse(SuiteSpec, yaml.safe_load(shipped.read_text(encoding="utf-8")), f"suite {name}")
 
 

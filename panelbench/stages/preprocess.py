@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench.config import DatasetSpec, TaskSpec
 from panelbench.data import checks
 from panelbench.data.fetch import fetch
 from panelbench.data.read import read
 from panelbench.data.recipes import apply, choose_genes, fit_scaling, resolve, split_recipe
+from panelbench.data.specs import DatasetSpec, TaskSpec
 from panelbench.data.splits import GROUP, split_cells
 from panelbench.data.steps import Scaling
 from panelbench.errors import ConfigError, DataError, NotApplicable

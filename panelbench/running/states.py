@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from panelbench.keys import changed_fields
-from panelbench.runs import EvaluateRun, Run, SelectRun
-from panelbench.store import Record, Store, newest, panel_digest
+from panelbench.records.keys import changed_fields
+from panelbench.records.store import Record, Store, newest
+from panelbench.stages.panel import panel_digest
+from panelbench.suite.runs import EvaluateRun, Run, SelectRun
 
 ALWAYS = frozenset({"lost"})
 """Statuses that are done again without being asked for: nothing is known of such a run."""

@@ -1,0 +1,1 @@
+"""Exact keys, immutable records, the stage cache."""

@@ -1,0 +1,1 @@
+"""Runs in supervised processes: executor, supervisor, worker, and where runs stand."""

@@ -1,0 +1,1 @@
+"""Ways to score a panel, metrics, and the comparison of methods."""

@@ -1,0 +1,1 @@
+"""From YAML and options to runs: specifications, the request, the plan."""
