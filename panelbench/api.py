@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 from panelbench.data.fetch import source_checksum
 from panelbench.data.specs import DatasetSpec
 from panelbench.errors import ConfigError, InputError
-from panelbench.records.store import Store, write_atomically
+from panelbench.records.files import write_atomically
+from panelbench.records.status import Status, exit_code
+from panelbench.records.store import Store
 from panelbench.registry import discover
 from panelbench.report.collect import collect
 from panelbench.report.results import Results
 from panelbench.running.executor import Executor
 from panelbench.running.settings import Settings, default_cache, default_mirrors
-from panelbench.running.states import State, States, Summary, exit_code
+from panelbench.running.states import StageSummary, State, States
 from panelbench.stages.panel import panel_of
 from panelbench.suite.plan import make_plan
 from panelbench.suite.request import Request, read_panel
@@ -49,7 +51,7 @@ class Done:
     """
 
     plan: Plan
-    summaries: list[Summary] = field(default_factory=list)
+    summaries: list[StageSummary] = field(default_factory=list)
     states: list[tuple[Run, State]] = field(default_factory=list)
     results: Results | None = None
     report: list[Path] = field(default_factory=list)
@@ -57,7 +59,7 @@ class Done:
     @property
     def exit_code(self) -> int:
         """0 all runs are done, 3 some are, 1 none is."""
-        return exit_code(state for _, state in self.states)
+        return exit_code(state.status for _, state in self.states)
 
 
 def plan_for(request: Request, settings: Settings) -> Plan:
@@ -83,7 +85,7 @@ def perform(
     stages: Sequence[str] = STAGES,
     shard: tuple[int, int] | None = None,
     out: Path | None = None,
-    said: Callable[[Summary], None] = lambda summary: None,
+    said: Callable[[StageSummary], None] = lambda summary: None,
 ) -> Done:
     """Go through stages, doing what is not done yet.
 
@@ -124,7 +126,7 @@ def perform(
     if request.panel is not None and "evaluate" in wanted:
         wanted.add("select")
 
-    def finish(summary: Summary) -> None:
+    def finish(summary: StageSummary) -> None:
         done.summaries.append(summary)
         said(summary)
 
@@ -177,7 +179,7 @@ def inspect(
 def _write_panel(run: SelectRun, states: States, out: Path) -> None:
     """Write the panel of a selection; nothing is written when there is none."""
     state = states.of(run)
-    if state.record is None or state.record.status != "ok":
+    if state.record is None or state.record.status is not Status.OK:
         return
     result = state.record.result
     panel = panel_of(result["ranking"], run.k)
@@ -193,7 +195,9 @@ def _write_panel(run: SelectRun, states: States, out: Path) -> None:
 
 
 def _check_problems(plan: Plan, problems: Mapping[str, str]) -> None:
-    files = {run.dataset.file: run.dataset for run in plan.selections}
+    files = {dataset.file: dataset for dataset in plan.datasets}
+    if plan.selections:
+        files = {run.dataset.file: run.dataset for run in plan.selections}
     if files and files.keys() <= problems.keys():
         file, dataset = next(iter(files.items()))
         reason = problems[file]

@@ -56,3 +56,7 @@ class MethodError(PanelbenchError):
 
 class NotApplicable(PanelbenchError):
     """A run that makes no sense for this data or machine; recorded as skipped with this reason."""
+
+
+class Fault(PanelbenchError):
+    """What the machine did to a run (a full disk, a damaged file): no result of the method."""

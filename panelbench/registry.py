@@ -16,7 +16,7 @@ from pathlib import Path
 
 from panelbench.errors import ConfigError, MethodError, UnknownName
 from panelbench.method import Method
-from panelbench.records.keys import module_sources, source_digest
+from panelbench.records.code import code_digest
 
 ENTRY_POINTS = "panelbench.methods"
 
@@ -62,7 +62,7 @@ class Registry:
             return self.broken[id].source
         if id not in self._digests:
             method = self.get(id)
-            self._digests[id] = source_digest(module_sources(method.module, method.helpers))
+            self._digests[id] = code_digest(method.module, method.helpers)
         return self._digests[id]
 
 

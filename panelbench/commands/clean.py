@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 from panelbench.errors import ConfigError, UnknownName
-from panelbench.records.store import STATUSES, Store
+from panelbench.records.cache import FOLDER
+from panelbench.records.status import RECORDED
+from panelbench.records.store import Store
 from panelbench.running.settings import Settings
 
 
@@ -31,8 +33,8 @@ def clean(
     ConfigError
         For anything else, or options that do not go with it.
     """
-    if status is not None and status not in STATUSES:
-        raise UnknownName("status", status, STATUSES, "--status")
+    if status is not None and status not in RECORDED:
+        raise UnknownName("status", status, RECORDED, "--status")
     if what != "runs" and (dataset or method or status):
         raise ConfigError("--dataset, --method and --status choose runs: panelbench clean runs")
     if what == "leftovers":
@@ -49,7 +51,7 @@ def clean(
 
 def _clean_cache(cache: Path) -> int:
     # Downloads stay: they are not computed, and some machines cannot fetch them again.
-    for name in ("joblib", "prepared"):
+    for name in (FOLDER, "prepared"):
         if (cache / name).exists():
             shutil.rmtree(cache / name)
             print(f"deleted {cache / name}")
@@ -61,7 +63,7 @@ def _clean_runs(
 ) -> int:
     store = Store(settings.results)
     chosen = [
-        store.folder(record.address) / record.attempt
+        record
         for record in store
         if dataset in (None, record.address.dataset)
         and method in (None, record.address.method)
@@ -76,8 +78,7 @@ def _clean_runs(
         if input(f"delete {len(chosen)} records below {store.runs}? [y/N] ").lower() != "y":
             print("nothing deleted")
             return 1
-    for stem in chosen:
-        for suffix in (".json", ".npz", ".started"):
-            stem.with_name(stem.name + suffix).unlink(missing_ok=True)
+    for record in chosen:
+        store.delete(record)
     print(f"deleted {len(chosen)} records")
     return 0

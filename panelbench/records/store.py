@@ -1,8 +1,8 @@
 """The record store: one immutable file per attempt, written once, by any number of processes.
 
 ``<results>/runs/<dataset>/<method>/<key>/<attempt>.json`` is a record; ``<attempt>.npz`` beside
-it holds the arrays of a predictor and is written first. A ``<attempt>.started`` mark is there
-while the run goes on; a mark that nobody stands behind any more means that the run was lost.
+it holds the arrays of a predictor and is written first. What a record belongs to is where it
+lies, never what it says. While a run goes on, its folder has a claim (see `claims`).
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
-from panelbench.errors import DataError
+from panelbench.records import claims
+from panelbench.records.files import TEMPORARY, replacing, write_atomically
+from panelbench.records.status import Status, status_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-Status = Literal["ok", "failed", "timeout", "oom", "skipped", "lost"]
-STATUSES: tuple[str, ...] = get_args(Status)
-FORMAT = 1
-_TAKEN = 60.0
-"""Seconds of grace before a silent run on another machine counts as lost."""
+FORMAT = 2
+"""Version of the records' form; raised when a field changes its meaning."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,11 @@ class Record:
     stage
         ``"select"`` or ``"evaluate"``.
     address
-        Data set, method and key.
+        Data set, method and key; read from where the file lies.
     attempt
-        UTC time, host, process and four random bytes: unique, and sorted by time.
-    slot
+        UTC time, host, process and four random bytes: unique, and sorted by time. The name of
+        the file.
+    question
         Digest of what was asked for, without code and versions: records of the same question
         share it. `identity` has both.
     status, reason
@@ -74,8 +74,8 @@ class Record:
     stage: str
     address: Address
     attempt: str
-    slot: str
-    status: str
+    question: str
+    status: Status
     reason: str = ""
     identity: Mapping[str, Any] = field(default_factory=dict)
     asked: Mapping[str, Any] = field(default_factory=dict)
@@ -89,15 +89,42 @@ class Record:
     format: int = FORMAT
 
     def to_json(self) -> str:
-        """One JSON text, keys sorted."""
-        return json.dumps(asdict(self), sort_keys=True, indent=1, allow_nan=False) + "\n"
+        """One JSON text, keys sorted; address and attempt are the file's place and name."""
+        content = {f.name: getattr(self, f.name) for f in fields(self)}
+        del content["address"], content["attempt"]
+        return json.dumps(content, sort_keys=True, indent=1, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Record:
-        """Read what `to_json` wrote; unknown keys of later versions are ignored."""
-        data = json.loads(text)
-        data["address"] = Address(**data["address"])
-        return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+    def from_json(cls, text: str, address: Address, attempt: str) -> Record:
+        """Read what `to_json` wrote; unknown keys of later versions are ignored.
+
+        Raises
+        ------
+        ValueError
+            When it is no record.
+        """
+        try:
+            data = json.loads(text)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        if not isinstance(data, dict):
+            raise ValueError("not a JSON object")
+        own = {"address": address, "attempt": attempt}
+        known = {f.name: data[f.name] for f in fields(cls) if f.name in data and f.name not in own}
+        for name, kind in _KINDS.items():
+            if not isinstance(known.get(name, kind()), kind):
+                raise ValueError(f"{name} is no {kind.__name__}")
+        try:
+            return cls(**known | own | {"status": status_of(known.get("status"))})
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("stage", "question", "reason", "started", "ended"), str),
+    **dict.fromkeys(("identity", "asked", "result", "cost", "outside", "environment"), dict),
+    "warnings": list,
+}
 
 
 def now() -> str:
@@ -113,30 +140,6 @@ def new_attempt() -> str:
     return f"{time}-{host}-{job}-{secrets.token_hex(4)}"
 
 
-def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) -> None:
-    """Write a file so that readers see all of it or nothing.
-
-    The temporary name is in the same folder; the content is on disk before the name appears
-    (if `durable`).
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        with temporary.open("xb") as handle:
-            handle.write(data)
-            if durable:
-                _sync(handle)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(handle: BinaryIO) -> None:
-    handle.flush()
-    os.fsync(handle.fileno())
-
-
 class Store:
     """Records below a results folder.
 
@@ -144,58 +147,69 @@ class Store:
     ----------
     root
         The results folder; created when the first record is written.
+
+    Attributes
+    ----------
+    unreadable
+        Files that lie where records do and are none, with what is wrong; they are passed over.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.runs = root / "runs"
+        self.unreadable: dict[Path, str] = {}
 
     def folder(self, address: Address) -> Path:
         """Folder of a run's attempts."""
         return self.runs / address.dataset / address.method / address.key
 
-    def facts_path(self, dataset: str, slot: str) -> Path:
+    def facts_path(self, dataset: str, question: str) -> Path:
         """What preprocessing found out about a data set, as JSON."""
-        return self.root / "datasets" / dataset / f"{slot}.json"
+        return self.root / "datasets" / dataset / f"{question}.json"
 
     # -- writing ---------------------------------------------------------------------------
 
-    def begin(self, address: Address, attempt: str, limit: float | None) -> None:
-        """Leave a mark that an attempt has started in this process."""
-        mark = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "born": _born(os.getpid()),
-            "started": now(),
-            "limit": limit,
-        }
-        path = self.folder(address) / f"{attempt}.started"
-        # A mark need not survive the machine, only the process: it is not forced to the disk.
-        write_atomically(path, json.dumps(mark), durable=False)
-
     def write(self, record: Record, arrays: Mapping[str, np.ndarray] | None = None) -> Path:
-        """Write a record (and its arrays, first) and take the mark away."""
+        """Write a record (its arrays first); traces of lost attempts go when it is ``ok``."""
         folder = self.folder(record.address)
         path = folder / f"{record.attempt}.json"
         if arrays:
-            write_atomically(path.with_suffix(".npz"), _npz(arrays))
+            _write_arrays(path.with_suffix(".npz"), arrays)
         write_atomically(path, record.to_json())
-        path.with_suffix(".started").unlink(missing_ok=True)
+        if record.status is Status.OK:
+            claims.forget_lost(folder)
         return path
+
+    def delete(self, record: Record) -> None:
+        """Delete a record and its arrays; a lost attempt's trace likewise."""
+        for suffix in (".json", ".npz", claims.LOST):
+            path = self.folder(record.address) / f"{record.attempt}{suffix}"
+            path.unlink(missing_ok=True)
 
     # -- reading ---------------------------------------------------------------------------
 
     def attempts(self, address: Address) -> list[Record]:
         """All records of a run, oldest first; lost attempts are among them."""
-        return _attempts(self.folder(address), address)
+        folder = self.folder(address)
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        lost = claims.lost_attempts(folder, names)
+        found = {attempt: _lost(address, attempt) for attempt in lost}
+        for name in names:
+            if name.endswith(".json") and not name.startswith("."):
+                record = self._read(folder / name, address)
+                if record is not None:
+                    found[record.attempt] = record
+        known = next((r for r in found.values() if r.question), None)
+        if known is not None:
+            found |= {a: _lost(address, a, known) for a in lost if not found[a].question}
+        return [found[name] for name in sorted(found)]
 
     def newest(self, address: Address) -> Record | None:
         """The newest ``ok`` record of a run, else the newest one, else None."""
         return newest(self.attempts(address))
-
-    def running(self, address: Address) -> bool:
-        """Whether some process is at this run now."""
-        return any(_alive(mark) for mark in _glob(self.folder(address), ".started"))
 
     def arrays_path(self, record: Record) -> Path:
         """File of a record's arrays, which it may not have."""
@@ -212,99 +226,65 @@ class Store:
         """Yield every record, in the order of the folders' names."""
         for folder in sorted(self.runs.glob("*/*/*")):
             address = Address(folder.parent.parent.name, folder.parent.name, folder.name)
-            yield from _attempts(folder, address)
+            yield from self.attempts(address)
 
-    def by_slot(self, dataset: str, method: str) -> dict[str, list[Record]]:
+    def by_question(self, dataset: str, method: str) -> dict[str, list[Record]]:
         """All records of a method on a data set, grouped by what was asked for."""
         groups: dict[str, list[Record]] = {}
         for folder in sorted((self.runs / dataset / method).glob("*")):
-            for record in _attempts(folder, Address(dataset, method, folder.name)):
-                groups.setdefault(record.slot, []).append(record)
+            for record in self.attempts(Address(dataset, method, folder.name)):
+                groups.setdefault(record.question, []).append(record)
         return groups
 
     def leftovers(self) -> list[Path]:
-        """Temporary files and marks of attempts that are no longer running."""
-        marks = [p for p in self.runs.glob("*/*/*/*.started") if not _alive(p)]
-        return sorted([*marks, *self.runs.glob("*/*/*/.*.tmp")])
+        """What killed processes left: temporary files, stale claims, traces of lost attempts."""
+        folders = [path for path in self.runs.glob("*/*/*") if path.is_dir()]
+        return sorted(
+            [*(p for folder in folders for p in claims.leftovers(folder)),
+             *self.root.glob(f"runs/*/*/*/{TEMPORARY}")]
+        )  # fmt: skip
+
+    def _read(self, path: Path, address: Address) -> Record | None:
+        try:
+            record = Record.from_json(path.read_text(encoding="utf-8"), address, path.stem)
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError) as error:
+            self.unreadable[path] = f"{error}"
+            return None
+        return record
 
 
 def newest(records: Sequence[Record]) -> Record | None:
     """Pick the newest ``ok`` record, else the newest one, else None."""
-    best = [record for record in records if record.status == "ok"] or list(records)
+    best = [record for record in records if record.status is Status.OK] or list(records)
     return max(best, key=lambda record: record.attempt, default=None)
 
 
-def _glob(folder: Path, suffix: str) -> list[Path]:
-    return sorted(p for p in folder.glob(f"*{suffix}") if not p.name.startswith("."))
+def ranks_enough(record: Record, k: int) -> bool:
+    """Whether a record of a selection answers for k genes: a nested ranking may be shorter."""
+    if record.status is not Status.OK:
+        return True
+    return bool(record.asked.get("k", 0) >= k or len(record.result.get("ranking", ())) >= k)
 
 
-def _attempts(folder: Path, address: Address) -> list[Record]:
-    # Marks are listed before records: a run that ends in between is then seen as a record.
-    marks = _glob(folder, ".started")
-    found = {path.stem: _read(path) for path in _glob(folder, ".json")}
-    for mark in marks:
-        if mark.stem not in found and not _alive(mark) and mark.exists():
-            found[mark.stem] = Record(
-                stage="",
-                address=address,
-                attempt=mark.stem,
-                slot="",
-                status="lost",
-                reason="the run stopped without leaving a record (killed, or the machine went)",
-            )
-    slot = next((r for r in found.values() if r.slot), None)
-    if slot is not None:
-        found = {n: r if r.slot else replace(r, slot=slot.slot) for n, r in found.items()}
-    return [found[name] for name in sorted(found)]
+def _lost(address: Address, attempt: str, like: Record | None = None) -> Record:
+    """What stands for an attempt that ended without a record."""
+    return Record(
+        stage=like.stage if like else "",
+        address=address,
+        attempt=attempt,
+        question=like.question if like else "",
+        status=Status.LOST,
+        reason="the run stopped without leaving a record (killed, or the machine went)",
+    )
 
 
-def _read(path: Path) -> Record:
-    try:
-        return Record.from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: not a record of this suite ({error}); move it out of the results folder"
-        ) from None
-
-
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    import io
-
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     import numpy as np
 
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise TypeError(f"array {name!r} holds Python objects; only numbers and text are kept")
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def _born(pid: int) -> float | None:
-    """Start time of a process, None when there is none with this number or it has ended."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        # A killed process stays as a zombie until somebody asks for its exit code.
-        ended = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-        return None if ended else float(process.create_time())
-    except psutil.Error:
-        return None
-
-
-def _alive(mark: Path) -> bool:
-    """Whether the process behind a mark still runs.
-
-    On another machine this cannot be asked: there a mark counts until the run's time limit and
-    a grace period are over.
-    """
-    try:
-        info = json.loads(mark.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    if info["host"] == socket.gethostname():
-        born = _born(info["pid"])
-        return born is not None and abs(born - (info["born"] or 0.0)) < 1.0
-    age = (datetime.now(UTC) - datetime.fromisoformat(info["started"])).total_seconds()
-    return bool(age < (info["limit"] or 0.0) + _TAKEN)
+    with replacing(path) as temporary, temporary.open("xb") as handle:
+        np.savez(handle, **arrays)  # type: ignore[arg-type]

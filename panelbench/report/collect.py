@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from panelbench.records.facts import read_facts
-from panelbench.records.store import Record, Store, newest
+from panelbench.records.store import Record, Store, newest, ranks_enough
 from panelbench.report.results import Results
 from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Run, SelectRun
 
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _COST = ("seconds", "cpu_seconds", "peak_memory_mb", "gpu_memory_mb")
-
-
-Usable = Callable[[Record], bool]
 
 
 class _Lookup:
@@ -28,16 +25,16 @@ class _Lookup:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._slots: dict[tuple[str, str], dict[str, list[Record]]] = {}
+        self._questions: dict[tuple[str, str], dict[str, list[Record]]] = {}
         self.stale = 0
 
     def __call__(
         self, run: Run, usable: Callable[[Record], bool] = lambda _: True
     ) -> Record | None:
         place = (run.address.dataset, run.address.method)
-        if place not in self._slots:
-            self._slots[place] = self._store.by_slot(*place)
-        records = [r for r in self._slots[place].get(run.slot, []) if usable(r)]
+        if place not in self._questions:
+            self._questions[place] = self._store.by_question(*place)
+        records = [r for r in self._questions[place].get(run.question_digest, []) if usable(r)]
         mine = [r for r in records if r.address.key == run.address.key]
         if records and not mine:
             self.stale += 1
@@ -61,10 +58,10 @@ def collect(plan: Plan, store: Store) -> Results:
     Results; `Results.stale` counts records made with other code or versions.
     """
     lookup = _Lookup(store)
-    facts = {d.slot: read_facts(store.facts_path(d.id, d.slot)) for d in plan.datasets}
+    facts = {d.question: read_facts(store.facts_path(d.id, d.question)) for d in plan.datasets}
     selections, found = [], {}
     for select in plan.selections:
-        record = lookup(select, lambda r, k=select.k: _long_enough(r, k))  # type: ignore[misc]
+        record = lookup(select, lambda r, k=select.k: ranks_enough(r, k))  # type: ignore[misc]
         found[select.key] = record
         selections.append(_selection(select, record, _problem(select.dataset, facts)))
     scores = []
@@ -78,7 +75,7 @@ def collect(plan: Plan, store: Store) -> Results:
         rows=plan.rows,
         scores=_frame(scores),
         selections=_frame(selections),
-        datasets={d.id: _dataset(d, facts[d.slot]) for d in plan.datasets},
+        datasets={d.id: _dataset(d, facts[d.question]) for d in plan.datasets},
         stale=lookup.stale,
     )
 
@@ -93,16 +90,8 @@ def _frame(lines: list[dict[str, Any]]) -> pd.DataFrame:
     return frame
 
 
-def _long_enough(record: Record, k: int) -> bool:
-    return (
-        record.status != "ok"
-        or record.asked.get("k", 0) >= k
-        or len(record.result.get("ranking", ())) >= k
-    )
-
-
 def _problem(dataset: Dataset, facts: Mapping[str, Mapping[str, Any]]) -> str:
-    return dataset.problem or str(facts[dataset.slot].get("problem", ""))
+    return dataset.problem or str(facts[dataset.question].get("problem", ""))
 
 
 def _status(record: Record | None, problem: str) -> tuple[str, str]:
@@ -117,8 +106,8 @@ def _selection(run: SelectRun, record: Record | None, problem: str) -> dict[str,
     environment: Mapping[str, Any] = record.environment if record else {}
     return {
         "dataset": run.dataset.id,
-        "variant": run.variant,
-        "label": run.label,
+        "variant": run.row.variant,
+        "label": run.row.label,
         "method": run.method,
         "tasks": run.tasks,
         "k": run.k,
@@ -147,14 +136,14 @@ def _score(
     result: Mapping[str, Any] = record.result if record else {}
     return {
         "dataset": run.dataset.id,
-        "variant": run.select.variant,
-        "label": run.select.label,
+        "variant": run.row.variant,
+        "label": run.row.label,
         "method": run.select.method,
         "evaluator": run.evaluator_variant,
         "task": run.task.name,
         "kind": run.kind,
-        "k": run.k,
-        "seed": run.select.seed,
+        "k": run.k or 0,
+        "seed": run.question.seed,
         "status": status,
         "reason": reason,
         "metrics": dict(result.get("metrics") or {}),

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+import os
 import queue
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
+
+from panelbench.records.cache import StageCache
+from panelbench.records.claims import Claims
 from panelbench.records.facts import read_facts
 from panelbench.records.provenance import environment
-from panelbench.records.store import Record, Store, new_attempt, now, write_atomically
+from panelbench.records.status import Status
+from panelbench.records.store import Store, new_attempt, now
 from panelbench.registry import Broken
+from panelbench.running.jobs import Attempt, PrepareJob, Resources, RunJob
 from panelbench.running.progress import Reporter
 from panelbench.running.settings import Settings
-from panelbench.running.states import State, States, Summary
-from panelbench.running.supervisor import Outcome, Worker
+from panelbench.running.states import StageSummary, State, States
+from panelbench.running.supervisor import SCRATCH, Outcome, Worker
 from panelbench.scoring.evaluators import EVALUATORS
-from panelbench.stages.panel import panel_digest
+from panelbench.stages.panel import panel_digest, panel_of
+from panelbench.suite.plan import stage_module
 from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Run, SelectRun
 
 GiB = 1024**3
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Executor:
@@ -37,78 +49,72 @@ class Executor:
         self.settings = settings
         self.store = Store(settings.results)
         self.states = States(self.store, settings.retry)
+        self._claims = Claims()
         self._workers: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._all: list[Worker] = []
 
     def __enter__(self) -> Executor:
+        remove_scratch()
         return self
 
     def __exit__(self, *_: object) -> None:
         for worker in self._all:
             worker.close()
+        self._claims.close()
 
     # -- preprocess ------------------------------------------------------------------------
 
-    def preprocess(self, plan: Plan) -> Summary:
+    def preprocess(self, plan: Plan) -> StageSummary:
         """Prepare the data sets and folds of a plan; problems are kept in `states`."""
-        folds: dict[str, tuple[Dataset, dict[str, int]]] = {}
-        for run in plan.selections:
-            _, seeds = folds.setdefault(run.dataset.file, (run.dataset, {}))
-            seeds[run.dataset.split_key(run.seed)] = run.seed
-        summary = Summary("preprocess")
-        for dataset, _ in folds.values():
+        summary = StageSummary("preprocess")
+        todo = []
+        for dataset, folds in _folds(plan):
             if dataset.problem:
-                self._problem(dataset, dataset.problem)
-                summary.outcomes["no data"] += 1
-        todo = [item for item in folds.values() if not item[0].problem]
-
-        def one(item: tuple[Dataset, dict[str, int]]) -> tuple[Dataset, Outcome]:
-            dataset, seeds = item
-            job = self._prepare_job(dataset, seeds)
-            with self._worker() as worker:
-                return dataset, worker.run(
-                    job, time_limit=None, memory_limit=None, progress=lambda f, m: None
-                )
-
+                self.states.problems[dataset.file] = dataset.problem
+                summary.outcomes[Status.NO_DATA] += 1
+            else:
+                todo.append((dataset, folds))
         with Reporter("preprocess", len(todo), quiet=self.settings.quiet) as reporter:
             pending = [item for item in todo if not self._is_prepared(*item)]
             summary.done_before = len(todo) - len(pending)
+
+            def one(item: tuple[Dataset, dict[str, int]]) -> tuple[Dataset, Outcome]:
+                return item[0], self._prepare(*item)
+
             for dataset, outcome in self._each(one, pending):
-                status = "no data" if outcome.status == "input" else outcome.status
-                summary.outcomes[status] += 1
+                summary.outcomes[outcome.status] += 1
                 summary.restored += outcome.cached
-                reporter.done(f"preprocess {dataset.id}", status, outcome.seconds, outcome.reason)
-                if outcome.status != "ok":
-                    self._problem(dataset, outcome.reason)
+                reporter.done(
+                    f"preprocess {dataset.id}", outcome.status, outcome.seconds, outcome.reason
+                )
+                if outcome.status is not Status.OK:
+                    # Facts are results: a failure leaves those of an earlier call as they are.
+                    self.states.problems[dataset.file] = outcome.reason
         return summary
 
-    def _problem(self, dataset: Dataset, reason: str) -> None:
-        """Remember that a data set cannot be had; the report says so in its place."""
-        self.states.problems[dataset.file] = reason
-        write_atomically(self.facts(dataset), json.dumps({"problem": reason}))
-
-    def _is_prepared(self, dataset: Dataset, seeds: Mapping[str, int]) -> bool:
-        from panelbench.records.cache import StageCache
-
+    def _is_prepared(self, dataset: Dataset, folds: Mapping[str, int]) -> bool:
         cache = StageCache(self.settings.cache)
         if not self.prepared(dataset).exists() or "cells" not in read_facts(self.facts(dataset)):
             return False
-        return all(("fold", key) in cache for key in seeds)
+        return all(("fold", key) in cache for key in folds)
 
-    def _prepare_job(self, dataset: Dataset, seeds: Mapping[str, int]) -> dict[str, Any]:
-        for path in (self.prepared(dataset), self.facts(dataset)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        return {
-            "stage": "prepare",
-            "spec": dataset.spec.model_dump(mode="json"),
-            "prepared": str(self.prepared(dataset)),
-            "facts": str(self.facts(dataset)),
-            "downloads": str(self.settings.cache / "downloads"),
-            "mirrors": [str(path) for path in self.settings.mirrors],
-            "cache": str(self.settings.cache),
-            "folds": [[seed, key] for key, seed in seeds.items()],
-            "preload": ["scanpy"],
-        }
+    def _prepare(self, dataset: Dataset, folds: Mapping[str, int]) -> Outcome:
+        job = PrepareJob(
+            spec=dataset.spec,
+            prepared=self.prepared(dataset),
+            facts=self.facts(dataset),
+            cache=self.settings.cache,
+            downloads=self.settings.cache / "downloads",
+            mirrors=self.settings.mirrors,
+            folds=folds,
+        )
+        with self._worker() as worker:
+            outcome = worker.run(job, lambda fraction, message: None)
+            if outcome.status is Status.FAULT and job.prepared.exists():
+                # A damaged file is made again from its sources, once.
+                job.prepared.unlink(missing_ok=True)
+                outcome = worker.run(job, lambda fraction, message: None)
+        return outcome
 
     def prepared(self, dataset: Dataset) -> Path:
         """The prepared ``.h5ad`` of a data set."""
@@ -116,178 +122,166 @@ class Executor:
 
     def facts(self, dataset: Dataset) -> Path:
         """What preprocessing found out about a data set, as JSON; part of the results."""
-        return self.store.facts_path(dataset.id, dataset.slot)
+        return self.store.facts_path(dataset.id, dataset.question)
 
     # -- select and evaluate ---------------------------------------------------------------
 
-    def select(self, plan: Plan) -> Summary:
+    def select(self, plan: Plan) -> StageSummary:
         """Do the selections of a plan."""
-        return self._stage("select", plan.selections, self.states.select, self._select_job)
+        return self._stage("select", plan.selections, self._select_job)
 
-    def evaluate(self, plan: Plan) -> Summary:
+    def evaluate(self, plan: Plan) -> StageSummary:
         """Do the evaluations of a plan whose selections are there."""
-        return self._stage("evaluate", plan.evaluations, self.states.evaluate, self._evaluate_job)
-
-    R = TypeVar("R", SelectRun, EvaluateRun)
+        return self._stage("evaluate", plan.evaluations, self._evaluate_job)
 
     def _stage(
-        self,
-        stage: str,
-        runs: Sequence[R],
-        state_of: Callable[[R], State],
-        make_job: Callable[[R], dict[str, Any]],
-    ) -> Summary:
-        summary = Summary(stage)
-        todo: list[Any] = []
+        self, stage: str, runs: Sequence[Run], make_job: Callable[[Any, str], RunJob]
+    ) -> StageSummary:
+        summary = StageSummary(stage)
+        todo: list[Run] = []
         for run in runs:
-            state = state_of(run)
+            state = self.states.of(run)
             if state.due:
                 todo.append(run)
-            elif state.status == "done":
-                summary.done_before += 1
-            elif state.status == "running":
-                summary.running += 1
-            elif state.status == "waiting":
-                summary.waiting += 1
             else:
-                summary.standing[state.status] += 1
+                summary.count(state)
         # Long runs first, so that the last one does not keep a single core busy alone.
         todo.sort(key=_expected_minutes, reverse=True)
         with Reporter(stage, len(todo), quiet=self.settings.quiet) as reporter:
 
-            def one(run: Any) -> tuple[Any, Outcome | None]:
-                return run, self._one(run, state_of, make_job, reporter)
+            def one(run: Run) -> tuple[Run, Outcome | None]:
+                return run, self._one(run, make_job, reporter)
 
             for run, outcome in self._each(one, todo):
                 if outcome is None:
-                    summary.running += 1
+                    summary.count(self.states.of(run))
                     continue
                 summary.outcomes[outcome.status] += 1
                 summary.restored += outcome.cached
-                status = "restored" if outcome.cached else outcome.status
-                reporter.done(run.describe(), status, outcome.seconds, outcome.reason)
+                reporter.done(
+                    run.describe(),
+                    outcome.status,
+                    outcome.seconds,
+                    outcome.reason,
+                    cached=outcome.cached,
+                )
         return summary
 
     def _one(
-        self,
-        run: Any,
-        state_of: Callable[[Any], State],
-        make_job: Callable[[Any], dict[str, Any]],
-        reporter: Reporter,
+        self, run: Run, make_job: Callable[[Any, str], RunJob], reporter: Reporter
     ) -> Outcome | None:
-        """Do one run, unless another process has begun it meanwhile."""
-        if not state_of(run).due:
+        """Do one run, unless another process does it or has done it meanwhile."""
+        if not self.states.of(run).due:
             return None
-        job = make_job(run)
-        declared = run.declared if isinstance(run, SelectRun) else None
-        if isinstance(declared, Broken):
-            outcome = Outcome("failed", f"cannot be imported: {declared.error}", False)
-        else:
-            with self._worker() as worker:
-                outcome = worker.run(
-                    job,
-                    time_limit=job["time_limit"],
-                    memory_limit=job["memory_limit"],
-                    progress=lambda f, m: reporter.update(run.describe(), f, m),
-                )
-        if not outcome.recorded and outcome.status != "lost":
+        folder, attempt = self.store.folder(run.address), new_attempt()
+        try:
+            if not self._claims.take(folder, attempt):
+                return None
+            if not self.states.of(run, claimed=True).due:
+                return None
+            job = make_job(run, attempt)
+            declared = run.declared if isinstance(run, SelectRun) else None
+            if isinstance(declared, Broken):
+                outcome = Outcome(Status.FAILED, f"cannot be imported: {declared.error}")
+            else:
+                outcome = self._supervised(run, job, reporter)
             self._record(run, job, outcome)
+        except OSError as error:
+            outcome = Outcome(Status.FAULT, f"{run.describe()}: {error}")
+            self._remember(run, outcome)
+        finally:
+            self._claims.release(folder)
         return outcome
 
-    def _record(self, run: Run, job: Mapping[str, Any], outcome: Outcome) -> None:
-        """Write the record that a stopped or crashed child could not write."""
-        record = Record(
-            stage=run.stage,
-            address=run.address,
-            attempt=job["attempt"],
-            slot=run.slot,
-            status=outcome.status,
-            reason=outcome.reason,
-            identity=run.identity,
-            asked=run.asked,
+    def _supervised(self, run: Run, job: RunJob, reporter: Reporter) -> Outcome:
+        def progress(fraction: float, message: str) -> None:
+            reporter.update(run.describe(), fraction, message)
+
+        with self._worker() as worker:
+            outcome = worker.run(job, progress)
+        if not outcome.damaged:
+            return outcome
+        # Prepared data that are damaged or gone are made again; the run has not begun.
+        again = self._prepare(run.dataset, {run.dataset.fold_key(_seed(run)): _seed(run)})
+        if again.status is not Status.OK:
+            return outcome
+        with self._worker() as worker:
+            return worker.run(job, progress)
+
+    def _record(self, run: Run, job: RunJob, outcome: Outcome) -> None:
+        """Write the record that a stopped or crashed run could not write."""
+        path = self.store.folder(run.address) / f"{job.place.attempt}.json"
+        if outcome.recorded or path.exists():
+            return
+        record = job.record(
+            outcome.status,
+            outcome.reason,
             cost={"seconds": round(outcome.seconds, 4)},
-            outside=job["outside"],
             environment=environment(run.identity.get("libraries", ())),
             ended=now(),
         )
-        self.store.write(record)
+        try:
+            self.store.write(record)
+        except OSError:
+            self._remember(run, outcome)
 
-    def _job(self, run: Run, minutes: float, memory_gb: float) -> dict[str, Any]:
-        """What every job of a run holds."""
+    def _remember(self, run: Run, outcome: Outcome) -> None:
+        self.states.unrecorded[run.key] = State(outcome.status, False, outcome.reason)
+
+    def _job(self, run: Run, attempt: str, minutes: float, memory_gb: float) -> dict[str, Any]:
+        """What the jobs of both stages have."""
         settings = self.settings
-        time_limit = settings.time_limit or 60 * minutes
-        memory_limit = settings.memory_limit or int(memory_gb * GiB)
         return {
+            "question": run.question,
+            "place": Attempt(run.dataset.id, run.address.method, run.key, attempt),
             "stage": run.stage,
-            "address": vars(run.address),
-            "attempt": new_attempt(),
-            "slot": run.slot,
+            "question_digest": run.question_digest,
             "identity": run.identity,
             "asked": run.asked,
-            "outside": {
-                "n_jobs": settings.n_jobs,
-                "device": settings.device,
-                "time_limit": time_limit,
-                "memory_limit": memory_limit,
-            },
-            "results": str(settings.results),
-            "cache": str(settings.cache),
-            "cache_key": run.key,
-            "prepared": str(self.prepared(run.dataset)),
-            "spec": run.dataset.spec.model_dump(mode="json"),
-            "methods_dirs": [str(path) for path in settings.methods_dirs],
-            "params": dict(run.params),
-            "n_jobs": settings.n_jobs,
-            "device": settings.device,
-            "time_limit": time_limit,
-            "memory_limit": memory_limit,
-            "k": run.k,
-            "noise": run.noise,
+            "spec": run.dataset.spec,
+            "prepared": self.prepared(run.dataset),
+            "results": settings.results,
+            "cache": settings.cache,
+            "resources": Resources(
+                n_jobs=settings.n_jobs,
+                device=settings.device,
+                time_limit=settings.time_limit or 60 * minutes,
+                memory_limit=settings.memory_limit or int(memory_gb * GiB),
+            ),
+            "code": {stage_module(run): run.identity["code"]},
+            "methods_dirs": settings.methods_dirs,
         }
 
-    def _select_job(self, run: SelectRun) -> dict[str, Any]:
+    def _select_job(self, run: SelectRun, attempt: str) -> RunJob:
         method = run.declared
         minutes, memory = getattr(method, "minutes", 1.0), getattr(method, "memory_gb", 1.0)
-        return {
-            **self._job(run, minutes, memory),
+        return RunJob(
+            **self._job(run, attempt, minutes, memory),
             # A ranking made for few genes must not be restored when more are asked for.
-            "cache_key": f"{run.key}-{run.k}",
-            "split_key": run.dataset.split_key(run.seed),
-            "method": run.method,
-            "tasks": list(run.tasks),
-            "seed": run.seed,
-            "preload": list(getattr(method, "libraries", ())),
-        }
+            cache_key=f"{run.key}-{run.k}",
+            preload=tuple(getattr(method, "libraries", ())),
+        )
 
-    def _evaluate_job(self, run: EvaluateRun) -> dict[str, Any]:
+    def _evaluate_job(self, run: EvaluateRun, attempt: str) -> RunJob:
         selection = self.states.select(run.select).record
         assert selection is not None
-        panel = panel_digest(selection.result["ranking"], run.k)
         # A built-in predictor belongs to one attempt; a panel may come from any.
         own = EVALUATORS[run.evaluator].reads != "panel"
-        source = selection.attempt if own else panel
-        return {
-            **self._job(run, _EVALUATION_MINUTES, _EVALUATION_MEMORY_GB),
-            "cache_key": f"{run.key}-{source}",
-            "split_key": run.dataset.split_key(run.select.seed),
-            "evaluator": run.evaluator,
-            "task": run.task.name,
-            "seed": run.select.seed,
-            "select_address": vars(run.select.address),
-            "select_attempt": selection.attempt,
-            "preload": list(getattr(run.select.declared, "libraries", ())) if own else [],
-        }
+        panel = panel_digest(panel_of(selection.result["ranking"], run.k))
+        place = selection.address
+        return RunJob(
+            **self._job(run, attempt, _EVALUATION_MINUTES, _EVALUATION_MEMORY_GB),
+            cache_key=f"{run.key}-{selection.attempt if own else panel}",
+            selection=Attempt(place.dataset, place.method, place.key, selection.attempt),
+            preload=tuple(getattr(run.select.declared, "libraries", ())) if own else (),
+        )
 
     # -- the pool --------------------------------------------------------------------------
-
-    T = TypeVar("T")
-    U = TypeVar("U")
 
     def _each(self, one: Callable[[T], U], items: Sequence[T]) -> Iterator[U]:
         """Apply a function to items on threads, one per worker; yield results as they come.
 
-        The threads only wait for the children of their workers, so they need no processes of
-        their own.
+        The threads only wait for the processes of their workers, so they need none of their own.
         """
         from joblib import Parallel, delayed
 
@@ -296,6 +290,7 @@ class Executor:
         count = min(self.settings.n_workers, len(items))
         while len(self._all) < count:
             worker = Worker(self.settings.n_jobs)
+            worker.start()
             self._all.append(worker)
             self._workers.put(worker)
         pool = Parallel(n_jobs=count, backend="threading", return_as="generator_unordered")
@@ -303,7 +298,7 @@ class Executor:
         try:
             yield from results
         except BaseException:
-            # An interrupt: threads end when their children do.
+            # An interrupt: threads end when their runs do.
             for worker in self._all:
                 worker.close()
             raise
@@ -321,5 +316,32 @@ _EVALUATION_MINUTES = 120.0
 _EVALUATION_MEMORY_GB = 16.0
 
 
+def _seed(run: Run) -> int:
+    return run.question.seed
+
+
+def _folds(plan: Plan) -> list[tuple[Dataset, dict[str, int]]]:
+    """Data sets of a plan by prepared file, each with its folds: seeds by key."""
+    found: dict[str, tuple[Dataset, dict[str, int]]] = {}
+    wanted = [(run.dataset, run.seed) for run in plan.selections]
+    # Data sets can be prepared before anything is to be selected.
+    wanted = wanted or list(itertools.product(plan.datasets, plan.suite.seeds))
+    for dataset, seed in wanted:
+        _, folds = found.setdefault(dataset.file, (dataset, {}))
+        folds[dataset.fold_key(seed)] = seed
+    return list(found.values())
+
+
 def _expected_minutes(run: Run) -> float:
-    return run.minutes if isinstance(run, SelectRun) else float(run.k or 10**6)
+    if isinstance(run, SelectRun):
+        return float(getattr(run.declared, "minutes", 0.0))
+    return float(run.k or 10**6)
+
+
+def remove_scratch() -> None:
+    """Remove scratch folders whose command is gone (killed, with no time to tidy up)."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*-*"):
+        number = folder.name.removeprefix(SCRATCH).partition("-")[0]
+        mine = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+        if number.isdigit() and mine and not psutil.pid_exists(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)

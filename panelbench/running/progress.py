@@ -7,10 +7,10 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from panelbench.records.status import Status
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
-
-_COLOURS = {"ok": "green", "skipped": "yellow"}
 
 
 class Reporter:
@@ -81,14 +81,17 @@ class Reporter:
             text = f"  {run} {message}".rstrip()
             self._bars.update(self._lines[run], completed=100 * fraction, description=text)
 
-    def done(self, run: str, status: str, seconds: float, reason: str = "") -> None:
+    def done(
+        self, run: str, status: Status, seconds: float, reason: str = "", *, cached: bool = False
+    ) -> None:
         """Count a run that has ended, and say how."""
         with self._lock:
             self._count += 1
             if self._quiet:
                 return
+            word = "restored" if cached else status
             first = f" ({reason.splitlines()[0][:160]})" if reason else ""
-            line = f"[{self._count}/{self._total}] {run}: {status}{first}, {seconds:.1f} s"
+            line = f"[{self._count}/{self._total}] {run}: {word}{first}, {seconds:.1f} s"
             if self._bars is None or self._whole is None:
                 print(line, file=self._stream, flush=True)
                 return
@@ -96,5 +99,5 @@ class Reporter:
             if bar is not None:
                 self._bars.remove_task(bar)
             self._bars.advance(self._whole)
-            if status not in ("ok", "restored"):
-                self._bars.console.print(line, style=_COLOURS.get(status, "red"), markup=False)
+            if status is not Status.OK:
+                self._bars.console.print(line, style=status.colour, markup=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from panelbench.errors import ConfigError, UnknownName
 from panelbench.records.provenance import usable_cores
-from panelbench.records.store import STATUSES
+from panelbench.records.status import RETRIED
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,9 @@ def parse_retry(text: str | None) -> frozenset[str]:
         For a status that does not exist.
     """
     names = [part.strip() for part in (text or "").split(",") if part.strip()]
-    known = [status for status in STATUSES if status != "ok"]
     for name in names:
-        if name not in known:
-            raise UnknownName("status", name, known, "--retry")
+        if name not in RETRIED:
+            raise UnknownName("status", name, RETRIED, "--retry")
     return frozenset(names)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from panelbench.records import claims
 from panelbench.records.keys import changed_fields
-from panelbench.records.store import Record, Store, newest
-from panelbench.stages.panel import panel_digest
+from panelbench.records.status import Status
+from panelbench.records.store import Record, Store, newest, ranks_enough
+from panelbench.stages.panel import panel_digest, panel_of
 from panelbench.suite.runs import EvaluateRun, Run, SelectRun
-
-ALWAYS = frozenset({"lost"})
-"""Statuses that are done again without being asked for: nothing is known of such a run."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class State:
     Attributes
     ----------
     status
-        ``done``, a status of its newest record, ``running``, ``to do``, ``stale`` (done before
+        A status of its newest record, or ``done``, ``running``, ``to do``, ``stale`` (done before
         with other code, versions or data), ``no data`` or ``waiting`` (its selection is not
         there).
     due
@@ -31,30 +30,44 @@ class State:
         Reason, in words.
     record
         The record that counts, if there is one.
+    inherited
+        The reason is that of its selection.
     """
 
-    status: str
+    status: Status
     due: bool
     why: str = ""
     record: Record | None = None
+    inherited: bool = False
 
 
 @dataclass
-class Summary:
+class StageSummary:
     """What a stage did."""
 
     stage: str
     done_before: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[Status] = field(default_factory=Counter)
     restored: int = 0
     running: int = 0
     waiting: int = 0
-    standing: Counter[str] = field(default_factory=Counter)
+    standing: Counter[Status] = field(default_factory=Counter)
 
     @property
     def ran(self) -> int:
         """Number of runs that this call did."""
         return sum(self.outcomes.values())
+
+    def count(self, state: State) -> None:
+        """Count a run that is not done now."""
+        if state.status is Status.DONE:
+            self.done_before += 1
+        elif state.status is Status.RUNNING:
+            self.running += 1
+        elif state.status is Status.WAITING:
+            self.waiting += 1
+        else:
+            self.standing[state.status] += 1
 
     def __str__(self) -> str:
         parts = [f"{count} {status}" for status, count in sorted(self.outcomes.items())]
@@ -78,7 +91,7 @@ class States:
     retry
         Statuses that are to be done again.
     problems
-        Data sets that cannot be had, by the name of their prepared file, with the reason.
+        Data sets that are not available, by the name of their prepared file, with the reason.
     """
 
     def __init__(
@@ -88,72 +101,67 @@ class States:
         problems: Mapping[str, str] | None = None,
     ) -> None:
         self.store, self.retry, self.problems = store, retry, dict(problems or {})
+        self.unrecorded: dict[str, State] = {}
+        """Runs of this call whose end could not be written down, by key."""
 
-    def of(self, run: Run) -> State:
-        """Where a run stands."""
-        return self.select(run) if isinstance(run, SelectRun) else self.evaluate(run)
+    def of(self, run: Run, *, claimed: bool = False) -> State:
+        """Where a run stands; `claimed` says that this process holds it."""
+        if isinstance(run, SelectRun):
+            return self.select(run, claimed=claimed)
+        return self.evaluate(run, claimed=claimed)
 
-    def select(self, run: SelectRun) -> State:
+    def select(self, run: SelectRun, *, claimed: bool = False) -> State:
         """Where a selection stands."""
         records = self.store.attempts(run.address)
-        # A nested ranking may have been made for a smaller k.
-        enough = [
-            r for r in records if r.status != "ok" or len(r.result.get("ranking", ())) >= run.k
-            or r.asked.get("k", 0) >= run.k
-        ]  # fmt: skip
-        if records and not enough:
-            return State("to do", True, f"fewer than {run.k} genes are ranked so far")
-        return self._state(run, newest(enough))
+        enough = [record for record in records if ranks_enough(record, run.k)]
+        if records and not enough and not self._elsewhere(run, claimed):
+            return State(Status.TO_DO, True, f"fewer than {run.k} genes are ranked so far")
+        return self._state(run, newest(enough), claimed)
 
-    def evaluate(self, run: EvaluateRun) -> State:
+    def evaluate(self, run: EvaluateRun, *, claimed: bool = False) -> State:
         """Where an evaluation stands."""
         select = self.select(run.select)
-        if select.record is None or select.record.status != "ok":
+        if select.record is None or select.record.status is not Status.OK:
             first = f": {select.why.splitlines()[0]}" if select.why else ""
-            if select.status in ("skipped", "failed", "timeout", "oom", "no data"):
-                return State(select.status, False, f"selection {select.status}{first}")
-            return State("waiting", False, f"its selection is not there ({select.status})")
-        state = self._state(run, newest(self.store.attempts(run.address)))
-        if state.status == "done" and state.record is not None:
-            wanted = panel_digest(select.record.result["ranking"], run.k)
+            ended = select.status.recorded or select.status is Status.NO_DATA
+            if ended and not select.due:
+                why = f"selection {select.status}{first}"
+                return State(select.status, False, why, inherited=True)
+            why = f"its selection is not there ({select.status})"
+            return State(Status.WAITING, False, why, inherited=True)
+        state = self._state(run, newest(self.store.attempts(run.address)), claimed)
+        if state.status is Status.DONE and state.record is not None:
+            wanted = panel_digest(panel_of(select.record.result["ranking"], run.k))
             if state.record.result.get("panel") != wanted:
-                return State("stale", True, "the panel has changed", state.record)
+                return State(Status.STALE, True, "the panel has changed", state.record)
         return state
 
-    def _state(self, run: Run, record: Record | None) -> State:
-        if record is not None and record.status == "ok":
-            return State("done", False, "", record)
-        if self.store.running(run.address):
-            return State("running", False, "another process is at it", record)
+    def _elsewhere(self, run: Run, claimed: bool) -> bool:
+        return not claimed and claims.holder(self.store.folder(run.address)) is not None
+
+    def _state(self, run: Run, record: Record | None, claimed: bool) -> State:
+        if record is not None and record.status is Status.OK:
+            return State(Status.DONE, False, "", record)
+        if self._elsewhere(run, claimed):
+            return State(Status.RUNNING, False, "another process is at it", record)
         problem = self.problems.get(run.dataset.file) or run.dataset.problem
         if problem:
-            return State("no data", False, problem, record)
+            return State(Status.NO_DATA, False, problem, record)
+        if run.key in self.unrecorded:
+            return self.unrecorded[run.key]
         if record is None:
-            return State("to do", True)
-        return State(record.status, record.status in ALWAYS | self.retry, record.reason, record)
+            return State(Status.TO_DO, True)
+        due = record.status.redone or record.status in self.retry
+        return State(record.status, due, record.reason, record)
 
     def explain(self, run: Run) -> State:
         """Where a run stands; one that was done under another key is called stale, with why."""
         state = self.of(run)
-        if state.status != "to do" or state.why:
+        if state.status is not Status.TO_DO or state.why:
             return state
-        others = self.store.by_slot(run.dataset.id, run.address.method).get(run.slot, [])
-        old = newest(others)
+        others = self.store.by_question(run.dataset.id, run.address.method)
+        old = newest(others.get(run.question_digest, []))
         if old is None:
             return state
         fields = ", ".join(changed_fields(old.identity, run.identity))
-        return State("stale", True, f"done before; since then changed: {fields}", old)
-
-
-def exit_code(states: Iterable[State]) -> int:
-    """0 when every run is done, 3 when some are, 1 when none is.
-
-    A run that makes no sense (skipped) does not count, unless there is no other; one whose data
-    cannot be had does.
-    """
-    counts = Counter(state.status for state in states)
-    if not counts or counts.keys() == {"done"}:
-        return 0
-    if not counts["done"]:
-        return 1
-    return 0 if counts.keys() <= {"done", "skipped"} else 3
+        return State(Status.STALE, True, f"done before; since then changed: {fields}", old)

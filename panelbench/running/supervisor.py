@@ -1,9 +1,9 @@
-"""Supervised child processes: a time and a memory limit, killed as a group, always an answer."""
+"""Supervised runs: a time and a memory limit, stopped with everything they started, always an
+answer."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import shutil
@@ -12,16 +12,34 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import psutil
+from panelbench.records.status import Status
+from panelbench.running import processes
+from panelbench.running.jobs import (
+    Done,
+    Exited,
+    Job,
+    Order,
+    Progress,
+    Reply,
+    RunJob,
+    Started,
+    decode_reply,
+    encode_order,
+)
 
 MiB = 1024**2
+SCRATCH = "panelbench-"
+"""How the names of scratch folders begin; the number of the process that made them follows."""
 _POLL = 0.1
-"""Seconds between two looks at a child's time and memory."""
+"""Seconds between two looks at a run's time and memory."""
+_SILENCE = 300.0
+"""Seconds in which a worker must have begun a run: it loads libraries and the data before."""
+_GOODBYE = 20.0
+"""Seconds in which a worker must tell of the end of a run that is over."""
 
 
 @dataclass(frozen=True)
@@ -31,24 +49,27 @@ class Outcome:
     Attributes
     ----------
     status, reason
-        As in `store.Record`; or ``input``: the user gave something that does not fit.
+        As in `panelbench.records.store.Record`.
     recorded
-        Whether the child wrote its own record.
+        Whether the run wrote its own record.
     cached
         Whether the stage cache had the result.
+    damaged
+        Whether the prepared data could not be read.
     seconds
-        Wall time from handing the job over to its end.
+        Wall time from the start of the run to its end.
     """
 
-    status: str
-    reason: str
-    recorded: bool
+    status: Status
+    reason: str = ""
+    recorded: bool = False
     cached: bool = False
+    damaged: bool = False
     seconds: float = 0.0
 
 
 class Worker:
-    """A worker process and the child that it has at present.
+    """A worker process and the run that it does at present.
 
     Parameters
     ----------
@@ -59,44 +80,55 @@ class Worker:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._process: subprocess.Popen[bytes] | None = None
-        self._child: int | None = None
         self._buffer = b""
         self._closed = False
-        self._folder = Path(tempfile.mkdtemp(prefix="panelbench-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
 
-    def run(
-        self,
-        job: dict[str, Any],
-        *,
-        time_limit: float | None,
-        memory_limit: int | None,
-        progress: Callable[[float, str], None],
-    ) -> Outcome:
-        """Do one job in a child process, within limits.
+    def start(self) -> None:
+        """Start the process, if it does not run.
+
+        The kernel ends a worker with the thread that started it: that thread should stay.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return
+        count = str(self._threads)
+        names = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA")
+        limits = {f"{name}_NUM_THREADS": count for name in names}
+        self._buffer = b""
+        with (self._folder / "worker.log").open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "panelbench.running.worker", str(os.getpid())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, **limits},
+                # An interrupt at the terminal is for the front process; it stops the workers.
+                start_new_session=True,
+            )
+
+    def run(self, job: Job, progress: Callable[[float, str], None]) -> Outcome:
+        """Do one job in a process of its own, within its limits.
 
         Parameters
         ----------
         job
-            For `worker.perform`; ``scratch`` and ``log`` are filled in here.
-        time_limit
-            Seconds, or None.
-        memory_limit
-            Bytes that the child and its descendants may hold together, or None.
+            What to do; a run has a time and a memory limit.
         progress
             Called with what the run reports.
         """
-        scratch = self._folder / "scratch"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        log = self._folder / "output.log"
-        log.write_bytes(b"")
-        start = time.monotonic()
+        scratch, log = self._folder / "scratch", self._folder / "output.log"
         try:
-            self._send({**job, "scratch": str(scratch), "log": str(log)})
-            outcome = self._watch(start, time_limit, memory_limit, progress, log)
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            log.write_bytes(b"")
+            self.start()
+            self._send(Order(job, scratch, log))
+            return self._watch(job, progress, log)
+        except OSError as error:
+            self._kill()
+            return Outcome(Status.FAULT, f"the worker cannot be used: {error}")
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return outcome
 
     def close(self) -> None:
         """Stop the worker and whatever it is running."""
@@ -106,85 +138,74 @@ class Worker:
 
     # -- the process -----------------------------------------------------------------------
 
-    def _send(self, job: Mapping[str, Any]) -> None:
-        if self._process is None or self._process.poll() is not None:
-            self._start()
+    def _send(self, order: Order) -> None:
         assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.write(json.dumps(job).encode() + b"\n")
+        self._process.stdin.write(encode_order(order))
         self._process.stdin.flush()
 
-    def _start(self) -> None:
-        count = str(self._threads)
-        names = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA")
-        limits = {f"{name}_NUM_THREADS": count for name in names}
-        self._buffer = b""
-        with (self._folder / "worker.log").open("ab") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "panelbench.running.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, **limits},
-                # An interrupt at the terminal is for the front process; it stops the workers.
-                start_new_session=True,
-            )
-
     def _kill(self) -> None:
-        for pid in (self._child, self._process.pid if self._process else None):
-            if pid is not None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
-        self._process = self._child = None
+        process, self._process = self._process, None
+        if process is None:
+            return
+        processes.stop_descendants(process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
     # -- watching --------------------------------------------------------------------------
 
-    def _watch(
-        self,
-        start: float,
-        time_limit: float | None,
-        memory_limit: int | None,
-        progress: Callable[[float, str], None],
-        log: Path,
-    ) -> Outcome:
-        done: dict[str, Any] | None = None
-        verdict: tuple[str, str] | None = None
-        self._child = None
-        while True:
-            for message in self._messages():
-                if "started" in message:
-                    self._child = message["started"]
-                    # The limit is on the run, not on the loading of libraries before it.
-                    start = time.monotonic()
-                elif "progress" in message:
-                    progress(*message["progress"])
-                elif "done" in message:
-                    done = message["done"]
-                elif "exited" in message:
-                    self._end_group()
-                    seconds = time.monotonic() - start
-                    if done is not None:
-                        cached = bool(done["cached"])
-                        return Outcome(done["status"], done["reason"], True, cached, seconds)
-                    status, reason = verdict or _crash(message["exited"], log)
-                    return Outcome(status, reason, False, False, seconds)
-            if self._closed or self._process is None or self._process.poll() is not None:
-                self._kill()
-                reason = "the worker process was stopped" + _tail(log)
-                return Outcome("lost", reason, False, False, time.monotonic() - start)
-            if verdict is None and self._child is not None and done is None:
-                verdict = _over(self._child, start, time_limit, memory_limit)
-                if verdict is not None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(self._child, signal.SIGKILL)
+    def _watch(self, job: Job, progress: Callable[[float, str], None], log: Path) -> Outcome:
+        limits = job.resources if isinstance(job, RunJob) else None
+        done: Done | None = None
+        verdict: tuple[Status, str] | None = None
+        child, start, heard = None, time.monotonic(), time.monotonic()
 
-    def _messages(self) -> list[dict[str, Any]]:
-        """Messages that have come in; waits for one poll interval at most."""
+        def seconds() -> float:
+            return time.monotonic() - start
+
+        while True:
+            for reply in self._replies():
+                heard = time.monotonic()
+                if isinstance(reply, Started):
+                    # The limit is on the run, not on the loading of libraries before it.
+                    child, start = reply.pid, heard
+                elif isinstance(reply, Progress):
+                    progress(reply.fraction, reply.message)
+                elif isinstance(reply, Done):
+                    done = reply
+                else:
+                    if done is not None:
+                        return _outcome(done, seconds())
+                    return Outcome(*(verdict or _crash(reply, log)), seconds=seconds())
+            process = self._process
+            if self._closed or process is None or process.poll() is not None:
+                self._kill()
+                if done is not None:
+                    return _outcome(done, seconds())
+                reason = "the worker process was stopped" + _tail(log)
+                return Outcome(Status.FAULT, reason, seconds=seconds())
+            if done is None and verdict is None and child is not None and limits is not None:
+                verdict = _over(process.pid, seconds(), limits.time_limit, limits.memory_limit)
+                if verdict is not None:
+                    processes.stop_descendants(process.pid)
+                    heard = time.monotonic()
+            silent = _stuck(child, over=done is not None or verdict is not None)
+            if silent is not None and time.monotonic() - heard > silent:
+                self._kill()
+                if done is not None:
+                    return _outcome(done, seconds())
+                status, reason = verdict or (
+                    Status.FAULT,
+                    f"the worker was silent for {silent:g} s",
+                )
+                return Outcome(status, reason, seconds=seconds())
+
+    def _replies(self) -> list[Reply]:
+        """Replies that have come in; waits for one poll interval at most."""
         process = self._process
         if process is None or process.stdout is None:
             return []
@@ -194,72 +215,53 @@ class Worker:
             if ready:
                 self._buffer += os.read(process.stdout.fileno(), 65536)
         *lines, self._buffer = self._buffer.split(b"\n")
-        return [json.loads(line) for line in lines if line]
+        return [decode_reply(line) for line in lines if line]
 
-    def _end_group(self) -> None:
-        """Stop what a run left behind in its process group."""
-        if self._child is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._child, signal.SIGKILL)
-        self._child = None
+
+def _outcome(done: Done, seconds: float) -> Outcome:
+    return Outcome(done.status, done.reason, done.recorded, done.cached, done.damaged, seconds)
+
+
+def _stuck(child: int | None, *, over: bool) -> float | None:
+    """Seconds of silence after which a worker is given up; None while a run goes on."""
+    if child is None:
+        return _SILENCE
+    if over:
+        return _GOODBYE
+    # The worker tells of the end of a run at once, unless it is stopped itself.
+    return None if processes.alive(child) else _GOODBYE
 
 
 def _over(
-    pid: int, start: float, time_limit: float | None, memory_limit: int | None
-) -> tuple[str, str] | None:
+    worker: int, seconds: float, time_limit: float | None, memory_limit: int | None
+) -> tuple[Status, str] | None:
     """Status and reason when a run is over a limit, else None."""
-    if time_limit is not None and time.monotonic() - start > time_limit:
-        return "timeout", f"stopped after {time_limit:g} s; --time-limit sets another limit"
+    if time_limit is not None and seconds > time_limit:
+        return Status.TIMEOUT, f"stopped after {time_limit:g} s; --time-limit sets another limit"
     if memory_limit is None:
         return None
-    held = _memory(pid, memory_limit)
+    held = processes.memory_held(worker, memory_limit)
     if held <= memory_limit:
         return None
     return (
-        "oom",
+        Status.OOM,
         f"stopped at {held / MiB:.0f} MiB of memory, the limit is {memory_limit / MiB:.0f} MiB; "
         "--memory-limit sets another limit",
     )
 
 
-def _memory(pid: int, limit: int) -> int:
-    """Bytes held by a process and its descendants.
-
-    Pages shared with the worker are counted by their share, but only when the cheaper sum, which
-    counts them in full, is over the limit.
-    """
-    try:
-        first = psutil.Process(pid)
-        family = [first, *first.children(recursive=True)]
-    except psutil.Error:
-        return 0
-    total = 0
-    for measure in (_resident, _proportional):
-        total = 0
-        for process in family:
-            with contextlib.suppress(psutil.Error):
-                total += measure(process)
-        if total <= limit:
-            break
-    return total
-
-
-def _resident(process: psutil.Process) -> int:
-    return int(process.memory_info().rss)
-
-
-def _proportional(process: psutil.Process) -> int:
-    full = process.memory_full_info()
-    return int(getattr(full, "pss", full.rss))
-
-
-def _crash(code: int, log: Path) -> tuple[str, str]:
-    """Status and reason of a child that ended without a word."""
-    if code == -signal.SIGKILL:
-        return "oom", "killed by the system, most often because the machine ran out of memory"
-    if code < 0:
-        return "failed", f"crashed with {signal.Signals(-code).name}" + _tail(log)
-    return "failed", f"the process ended with exit code {code} and no result" + _tail(log)
+def _crash(exited: Exited, log: Path) -> tuple[Status, str]:
+    """Status and reason of a run that ended without a word."""
+    if exited.code == -signal.SIGKILL:
+        if exited.memory_ran_out:
+            return Status.OOM, "killed by the system: the machine ran out of memory"
+        return Status.FAULT, "killed from outside (SIGKILL)"
+    if exited.code < 0:
+        return Status.FAILED, f"crashed with {signal.Signals(-exited.code).name}" + _tail(log)
+    return (
+        Status.FAILED,
+        f"the process ended with exit code {exited.code} and no result" + _tail(log),
+    )
 
 
 def _tail(log: Path) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,58 +10,58 @@ import numpy as np
 from panelbench.errors import MethodError, NotApplicable
 from panelbench.method import Matrix, Method, Needs, Predictor, Target
 from panelbench.params import validated
-from panelbench.records.store import Address, Record, Store
 from panelbench.registry import discover
 from panelbench.scoring import embeddings as views
 from panelbench.scoring import metrics, reconstruction
 from panelbench.scoring.evaluators import EVALUATORS
 from panelbench.stages.panel import panel_digest, panel_of
+from panelbench.stages.questions import EvaluateQuestion
 from panelbench.stages.selection import labels_of, outputs
 from panelbench.stages.task import expression, target, with_noise
+from panelbench.stages.toolbox import Measured, Toolbox
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from panelbench.stages.toolbox import Measured, Toolbox
 
-
-def perform(job: Mapping[str, Any], tools: Toolbox) -> Measured:
-    """Do one evaluation, in the child process.
+def score_panel(question: EvaluateQuestion, tools: Toolbox) -> Measured:
+    """Do one evaluation, in the process of the run.
 
     Parameters
     ----------
-    job
-        What `execute.evaluate_job` wrote; names the record of the selection.
+    question
+        Selection, evaluator, parameters, fold, task, k and seed.
     tools
-        Fold and meter.
+        The selection's record, the cells, and the meter.
 
     Returns
     -------
     Result (metrics, results by class, notes), coordinates for pictures, and what it cost.
     """
     arrays: dict[str, np.ndarray] = {}
-    selection = _selection(job)
-    fold, cells = tools.fold(), tools.loaded[0]
+    selection = tools.selection
+    assert selection is not None
+    fold, cells = tools.fold(question.fold, question.seed), tools.prepared()
     train = fold.take(cells, np.sort(np.concatenate([fold.train, fold.validation])))
     test = fold.take(cells, fold.test)
-    (labels,) = labels_of(cells, [job["task"]])
+    (labels,) = labels_of(cells, [question.task.name])
     truth_train, truth_test = target(train, labels), target(test, labels)
-    if job["noise"]:
-        truth_train = with_noise(truth_train, job["noise"], job["seed"])
+    if question.noise:
+        truth_train = with_noise(truth_train, question.noise, question.seed)
     train, truth_train = _labelled(train, truth_train)
     test, truth_test = _labelled(test, truth_test)
     if not len(truth_test.values) or not len(truth_train.values):
         raise NotApplicable(f"no cell has a label for {labels.name} on one side of the split")
-    panel = panel_of(selection.result["ranking"], job["k"])
-    evaluator, reads = EVALUATORS[job["evaluator"]], len(panel)
-    params = validated(evaluator.params, job["params"], f"evaluator {evaluator.id}")
+    panel = panel_of(selection.result["ranking"], question.k)
+    evaluator, reads = EVALUATORS[question.evaluator], len(panel)
+    params = validated(evaluator.params, question.params, f"evaluator {evaluator.id}")
     with tools.meter() as meter:
         if evaluator.reads == "predictor":
-            method, predictor = _predictor(job, selection, params.mode)
+            method, predictor = _predictor(tools, params.mode)
             X = _dense(_columns(test, method.needs, list(predictor.genes)))
             scores, reads = _scores(truth_test, outputs(predictor, truth_test, X)), X.shape[1]
         elif evaluator.reads == "reconstruction":
-            method, predictor = _predictor(job, selection)
+            method, predictor = _predictor(tools)
             again, reads = _own_reconstruction(method, predictor, test), len(predictor.genes)
             scores, arrays = _expression_scores(truth_test, test, again, method.needs)
         elif evaluator.kind == "expression":
@@ -71,13 +69,13 @@ def perform(job: Mapping[str, Any], tools: Toolbox) -> Measured:
             again = reconstruction.linear(known, _dense(expression(train, "prepared")), given)
             scores, arrays = _expression_scores(truth_test, test, again, "prepared")
         elif evaluator.kind == "view":
-            scores, arrays = _view(job, params, panel, test, truth_test)
+            scores, arrays = _view(question.seed, params, panel, test, truth_test)
         else:
-            predicted = _downstream(job, panel, train, truth_train, test)
+            predicted = _downstream(question, tools, panel, train, truth_train, test)
             scores = _scores(truth_test, predicted)
     result = {
         **scores,
-        "panel": panel_digest(panel, 0),
+        "panel": panel_digest(panel),
         "panel_size": len(panel),
         "genes_read": reads,
         "selection": selection.attempt,
@@ -85,11 +83,6 @@ def perform(job: Mapping[str, Any], tools: Toolbox) -> Measured:
         "test_cells": len(truth_test.values),
     }
     return meter.measured(result, arrays)
-
-
-def _selection(job: Mapping[str, Any]) -> Record:
-    found = Store(Path(job["results"])).attempts(Address(**job["select_address"]))
-    return next(record for record in found if record.attempt == job["select_attempt"])
 
 
 def _labelled(cells: AnnData, labels: Target) -> tuple[AnnData, Target]:
@@ -109,9 +102,14 @@ def _columns(cells: AnnData, needs: Needs, genes: list[str]) -> Matrix:
 
 
 def _downstream(
-    job: Mapping[str, Any], panel: list[str], train: AnnData, truth: Target, test: AnnData
+    question: EvaluateQuestion,
+    tools: Toolbox,
+    panel: list[str],
+    train: AnnData,
+    truth: Target,
+    test: AnnData,
 ) -> np.ndarray:
-    evaluator = EVALUATORS[job["evaluator"]]
+    evaluator = EVALUATORS[question.evaluator]
     if evaluator.fit_predict is None:
         raise NotApplicable(f"{evaluator.id} trains nothing")
     return evaluator.fit_predict(
@@ -120,9 +118,9 @@ def _downstream(
         _columns(test, "prepared", panel),
         kind=truth.kind,
         n_classes=len(truth.classes),
-        seed=job["seed"],
-        n_jobs=job["n_jobs"],
-        params=validated(evaluator.params, job["params"], f"evaluator {evaluator.id}"),
+        seed=question.seed,
+        n_jobs=tools.n_jobs,
+        params=validated(evaluator.params, question.params, f"evaluator {evaluator.id}"),
     )
 
 
@@ -130,16 +128,14 @@ def _dense(X: Matrix) -> np.ndarray:
     return X if isinstance(X, np.ndarray) else np.asarray(X.toarray())
 
 
-def _predictor(
-    job: Mapping[str, Any], selection: Record, mode: str = ""
-) -> tuple[Method, Predictor]:
+def _predictor(tools: Toolbox, mode: str = "") -> tuple[Method, Predictor]:
     """The predictor that a selection left, in one of its modes."""
-    method = discover([Path(item) for item in job["methods_dirs"]]).get(job["address"]["method"])
-    stored = selection.result.get("predictor")
+    assert tools.selection is not None
+    method = discover(tools.methods_dirs).get(tools.selection.address.method)
+    stored = tools.selection.result.get("predictor")
     if method.predictor is None or stored is None:
         raise MethodError("its selection left no predictor")
-    arrays = Store(Path(job["results"])).arrays(selection)
-    predictor: Any = method.predictor.load(arrays, stored["facts"])
+    predictor: Any = method.predictor.load(tools.arrays(), stored["facts"])
     return method, predictor.in_mode(mode) if mode else predictor
 
 
@@ -191,12 +187,10 @@ def _expression_scores(
 
 
 def _view(
-    job: Mapping[str, Any], params: Any, panel: list[str], test: AnnData, truth: Target
+    seed: int, params: Any, panel: list[str], test: AnnData, truth: Target
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     X = _dense(_columns(test, "prepared", panel))
-    coordinates = views.umap(
-        X, n_neighbors=params.n_neighbors, min_dist=params.min_dist, seed=job["seed"]
-    )
+    coordinates = views.umap(X, n_neighbors=params.n_neighbors, min_dist=params.min_dist, seed=seed)
     if truth.kind != "classification":
         raise NotApplicable("a picture of classes needs a classification task")
     scores = {"metrics": {}, "notes": [], "classes": list(truth.classes)}

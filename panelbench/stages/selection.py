@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +14,12 @@ from panelbench.params import make_params
 from panelbench.records.keys import library_versions
 from panelbench.registry import discover
 from panelbench.stages.prepared import facts
+from panelbench.stages.questions import SelectQuestion
 from panelbench.stages.task import Labels, build_task
+from panelbench.stages.toolbox import Measured, Toolbox
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-    from panelbench.stages.toolbox import Measured, Toolbox
 
 
 def labels_of(cells: AnnData, names: Sequence[str]) -> list[Labels]:
@@ -31,13 +30,13 @@ def labels_of(cells: AnnData, names: Sequence[str]) -> list[Labels]:
     ]
 
 
-def perform(job: Mapping[str, Any], tools: Toolbox) -> Measured:
-    """Do one selection, in the child process.
+def select_panel(question: SelectQuestion, tools: Toolbox) -> Measured:
+    """Do one selection, in the process of the run.
 
     Parameters
     ----------
-    job
-        What `execute.select_job` wrote.
+    question
+        Method, parameters, fold, tasks, k and seed.
     tools
         Cells of the fold, progress, and the meter of time and memory.
 
@@ -45,34 +44,31 @@ def perform(job: Mapping[str, Any], tools: Toolbox) -> Measured:
     -------
     Result (ranking, scores, info), arrays of the predictor and what it cost.
     """
-    registry = discover([Path(item) for item in job["methods_dirs"]])
-    method = registry.get(job["method"])
-    if registry.source_digest(method.id) != job["identity"]["source"]:
-        raise MethodError("its code was changed after the run was planned; run again")
-    params = make_params(method, job["params"])
+    method = discover(tools.methods_dirs).get(question.method)
+    params = make_params(method, question.params)
     missing = [n for n, found in library_versions(method.libraries).items() if found is None]
     if missing:
         raise NotApplicable(f"needs {', '.join(missing)}: pip install {' '.join(missing)}")
-    device = resolve_device(method, job["device"])
-    cells, validation = tools.training_cells()
+    device = resolve_device(method, tools.device)
+    cells, validation = tools.training_cells(question.fold, question.seed)
     task = build_task(
         cells,
         method,
-        labels_of(cells, job["tasks"]),
-        k=job["k"],
-        seed=job["seed"],
-        noise=job["noise"],
+        labels_of(cells, [item.name for item in question.tasks]),
+        k=question.k,
+        seed=question.seed,
+        noise=question.noise,
         validation=validation,
-        n_jobs=job["n_jobs"],
+        n_jobs=tools.n_jobs,
         device=device,
-        memory_limit=job["memory_limit"],
-        scratch=Path(job["scratch"]),
+        memory_limit=tools.memory_limit,
+        scratch=tools.scratch,
         progress=tools.progress,
     )
     del cells
-    if method.cut and job["k"] > task.n_genes:
+    if method.cut and question.k > task.n_genes:
         raise MethodError(
-            f"k = {job['k']}, but only {task.n_genes} genes are left after preprocessing"
+            f"k = {question.k}, but only {task.n_genes} genes are left after preprocessing"
         )
     with tools.meter() as meter:
         selection = method.select(task, params)

@@ -12,11 +12,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from panelbench.data.specs import DatasetSpec
+from panelbench.errors import Fault
+from panelbench.method import no_progress
+from panelbench.records.cache import Entry, StageCache
+from panelbench.records.store import Record
+from panelbench.stages.fold import Fold, fit_fold
+
 if TYPE_CHECKING:
-    import numpy as np
     from anndata import AnnData
 
-    from panelbench.stages.fold import Fold
+OUTSIDE: dict[str, str] = {
+    "spec": "the data set's entry; what a fold takes from it is in the fold's key",
+    "cells": "the prepared cells; the fold's key says which",
+    "n_jobs": "threads change the time, not the result",
+    "device": "the device is recorded; results on it may differ in the last bits",
+    "memory_limit": "a limit ends a run, it does not change it",
+    "scratch": "an empty folder of the run's own",
+    "methods_dirs": "where methods are looked for; the code that is found is in the key",
+    "evaluators_dirs": "where evaluators are looked for; the code that is found is in the key",
+    "cache": "keeps what was computed, by key",
+    "send": "takes messages about progress",
+    "selection": "the record of the selection that the key names",
+    "arrays": "the arrays of that record",
+}
+"""What a stage may read beside its question, each with the reason why it is in no key."""
 
 
 @dataclass(frozen=True)
@@ -64,28 +86,45 @@ def _cpu() -> float:
 
 @dataclass
 class Toolbox:
-    """What a stage may use in the child: cells, progress, a meter.
+    """What a stage may use beside its question; `OUTSIDE` says why none of it is in a key.
 
     Attributes
     ----------
-    job
-        The job.
-    loaded
+    spec
+        Entry of the data set.
+    cells
         The prepared data set, in a list so that it can be let go of.
+    cache
+        Folder of the stage cache.
+    n_jobs, device, memory_limit, scratch
+        As in `panelbench.method.Task`.
+    methods_dirs, evaluators_dirs
+        Folders with further methods and evaluators.
+    selection, arrays
+        Record of the selection that is evaluated, and how to read its arrays.
     send
-        Sends a message to the process that gave the job.
+        Takes progress: a fraction and a message.
     """
 
-    job: Mapping[str, Any]
-    loaded: list[AnnData]
-    send: Callable[[dict[str, Any]], None]
-    _last: float = field(default=0.0)
+    spec: DatasetSpec
+    cells: list[AnnData]
+    cache: Path
+    n_jobs: int = 1
+    device: str = "cpu"
+    memory_limit: int | None = None
+    scratch: Path = field(default_factory=Path)
+    methods_dirs: tuple[Path, ...] = ()
+    evaluators_dirs: tuple[Path, ...] = ()
+    selection: Record | None = None
+    arrays: Callable[[], Mapping[str, np.ndarray]] = dict
+    send: Callable[[float, str], None] = no_progress
+    _last: float = 0.0
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Report progress, at most five times a second."""
         if time.monotonic() - self._last > 0.2:
             self._last = time.monotonic()
-            self.send({"progress": [round(float(fraction), 4), str(message)[:200]]})
+            self.send(round(float(fraction), 4), str(message)[:200])
 
     @contextlib.contextmanager
     def meter(self) -> Iterator[Meter]:
@@ -95,30 +134,34 @@ class Toolbox:
         yield meter
         meter.seconds, meter.cpu_seconds = time.perf_counter() - wall, _cpu() - cpu
 
-    def fold(self) -> Fold:
-        """The split of this run and what was fitted on its training cells."""
-        from panelbench.data.specs import DatasetSpec
-        from panelbench.records.cache import StageCache
-        from panelbench.stages.fold import Fold, fit_fold
+    def prepared(self) -> AnnData:
+        """The prepared data set.
 
-        cells = self.loaded[0]
-        spec = DatasetSpec.model_validate(self.job["spec"])
-        stored = StageCache(Path(self.job["cache"])).get(
-            "fold", self.job["split_key"], lambda: fit_fold(cells, spec, self.job["seed"]).arrays()
+        Raises
+        ------
+        Fault
+            When it could not be read.
+        """
+        if not self.cells:
+            raise Fault("the prepared data are not there any more")
+        return self.cells[0]
+
+    def fold(self, key: str, seed: int) -> Fold:
+        """The split of a seed and what was fitted on its training cells."""
+        stored = StageCache(self.cache).get(
+            "fold", key, lambda: Entry(arrays=fit_fold(self.prepared(), self.spec, seed).arrays())
         )
-        return Fold.from_arrays(stored)
+        return Fold.from_arrays(stored.arrays)
 
-    def training_cells(self) -> tuple[AnnData, np.ndarray | None]:
+    def training_cells(self, key: str, seed: int) -> tuple[AnnData, np.ndarray | None]:
         """Cells that a method may see, and which of them are for validation.
 
         The whole data set is let go of: from here on this process holds no test cell.
         """
-        import numpy as np
-
-        fold = self.fold()
+        fold = self.fold(key, seed)
         rows = np.sort(np.concatenate([fold.train, fold.validation]))
         mask = np.isin(rows, fold.validation) if len(fold.validation) else None
-        cells = fold.take(self.loaded[0], rows)
-        self.loaded.clear()
+        cells = fold.take(self.prepared(), rows)
+        self.cells.clear()
         gc.collect()
         return cells, mask

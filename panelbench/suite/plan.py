@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from panelbench.data.catalogue import find_dataset
@@ -14,10 +13,19 @@ from panelbench.data.specs import DatasetSpec, TaskSpec
 from panelbench.errors import ConfigError, InputError, UnknownName
 from panelbench.method import Method, NoParams
 from panelbench.params import make_params, params_dict, variant_name
-from panelbench.records.keys import digest, library_versions, source_digest
+from panelbench.records.code import code_digest
+from panelbench.records.keys import digest, library_versions
 from panelbench.registry import Broken, Registry
 from panelbench.scoring.metrics import metric
-from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Row, SelectRun
+from panelbench.stages.questions import (
+    FOLD_FIELDS,
+    LABEL_FIELDS,
+    MATRIX_FIELDS,
+    EvaluateQuestion,
+    SelectQuestion,
+    spec_fields,
+)
+from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Row, Run, SelectRun
 from panelbench.suite.scoring_plan import Scorer, make_scorer
 from panelbench.suite.specs import (
     DatasetEntry,
@@ -28,28 +36,8 @@ from panelbench.suite.specs import (
     TableSpec,
 )
 
-_HERE = Path(__file__).parent.parent
-_PREPARING = (
-    "stages/preprocess.py",
-    "stages/prepared.py",
-    "data/read.py",
-    "data/recipes.py",
-    "data/steps.py",
-    "data/checks.py",
-)
-_SPLITTING = ("stages/fold.py", "data/splits.py")
-_GIVING = ("stages/task.py", "stages/prepared.py")
-_SCORING = ("stages/task.py", "stages/evaluation.py", "scoring/evaluators.py", "scoring/metrics.py")
-_SCORING_EXPRESSION = (
-    "stages/task.py",
-    "stages/evaluation.py",
-    "scoring/reconstruction.py",
-    "scoring/embeddings.py",
-)
-
-
-def _code(files: Iterable[str]) -> str:
-    return source_digest(_HERE / name for name in files)
+_PREPARE, _FOLD = "panelbench.stages.preprocess", "panelbench.stages.fold"
+_SELECT, _EVALUATE = "panelbench.stages.selection", "panelbench.stages.evaluation"
 
 
 def make_plan(
@@ -160,38 +148,31 @@ def _dataset(
 
 def _with_keys(dataset: Dataset, checksum: str) -> Dataset:
     spec = dataset.spec
-    recipe = [step.model_dump(mode="json") for step in spec.recipe]
-    files = [*_PREPARING, "data/synthetic.py"] if spec.reader == "synthetic" else _PREPARING
     identity = {
         "stage": "prep",
-        "dataset": spec.id,
+        **spec_fields(spec, MATRIX_FIELDS),
         "source": checksum,
-        "reader": spec.reader,
-        "reader_options": spec.reader_options,
-        "recipe": recipe,
-        "code": _code(files),
+        "code": code_digest(_PREPARE),
         "libraries": library_versions(["anndata", "numpy", "scanpy"]),
     }
     key = digest(identity)
-    split = {
-        "stage": "split",
+    fold = {
+        "stage": "fold",
         "prep": key,
-        "split": spec.split.model_dump(mode="json"),
-        "group": spec.group,
+        **spec_fields(spec, FOLD_FIELDS),
         "stratify": spec.tasks[0].model_dump(mode="json") if spec.tasks else None,
-        "code": _code(_SPLITTING),
+        "code": code_digest(_FOLD),
         # Highly variable genes of a fold come from scanpy with scikit-misc, splits from
         # scikit-learn.
         "libraries": library_versions(["scikit-learn", "scikit-misc"]),
     }
-    labels = [task.model_dump(mode="json") for task in spec.tasks]
     return replace(
         dataset,
         key=key,
         identity=identity,
-        file=digest([key, labels, spec.group, spec.split.group, spec.inputs]),
-        slot=digest([spec.id, recipe, spec.split.model_dump(mode="json")]),
-        split_identity=split,
+        file=digest([key, spec_fields(spec, LABEL_FIELDS)]),
+        question=digest(spec_fields(spec, ("id", "recipe", "split"))),
+        fold_identity=fold,
     )
 
 
@@ -231,7 +212,7 @@ def _selections(
     seed: int,
     registry: Registry,
     level: NoiseLevel,
-) -> list[tuple[SelectRun, list[tuple[TaskSpec, int]]]]:
+) -> list[tuple[SelectRun, list[tuple[TaskSpec, int | None]]]]:
     """Selections of one row on one split, each with the (task, k) pairs it serves."""
     supervised = bool(row.declared.get("supervised"))
     groups: list[tuple[TaskSpec, ...]]
@@ -253,7 +234,7 @@ def _selections(
             uses = [
                 (task, size)
                 for task in (tasks or dataset.tasks)
-                for size in (dict.fromkeys(ks) if cut else (0,))
+                for size in (dict.fromkeys(ks) if cut else (None,))
             ]
             found.append((run, uses))
     return found
@@ -270,76 +251,70 @@ def _selection(
     registry: Registry,
     noise: float,
 ) -> SelectRun:
-    nested = bool(row.declared.get("nested", True))
-    asked = {
-        "stage": "select",
-        "method": row.method,
-        "params": params_dict(params),
-        "k": None if nested else k,
-        "tasks": [task.model_dump(mode="json") for task in tasks],
-        "noise": noise,
-        "seed": seed,
-    }
-    libraries = declared.libraries if isinstance(declared, Method) else ()
+    question = SelectQuestion(
+        fold=dataset.fold_key(seed),
+        method=row.method,
+        params=params_dict(params),
+        tasks=tasks,
+        k=k,
+        seed=seed,
+        nested=bool(row.declared.get("nested", True)),
+        noise=noise,
+    )
+    asked = question.identity()
     identity = {
+        "stage": "select",
         **asked,
-        "split": dataset.split_key(seed),
         "version": getattr(declared, "version", 0),
         "source": registry.source_digest(row.method),
-        "given": _code(_GIVING),
-        "libraries": library_versions(libraries),
+        "code": code_digest(_SELECT),
+        "libraries": library_versions(getattr(declared, "libraries", ())),
     }
     return SelectRun(
         dataset=dataset,
-        method=row.method,
-        variant=row.variant,
-        label=row.label,
-        params=params_dict(params),
-        tasks=tuple(task.name for task in tasks),
-        k=k,
-        seed=seed,
-        noise=noise,
+        row=row,
+        question=question,
         identity=identity,
         key=digest(identity),
-        slot=digest([dataset.slot, asked]),
+        question_digest=digest([dataset.question, {**asked, "fold": None}]),
         declared=declared,
-        minutes=getattr(declared, "minutes", 0.0),
     )
 
 
 def _evaluation(
-    select: SelectRun, scorer: Scorer, task: TaskSpec, k: int, level: NoiseLevel
+    select: SelectRun, scorer: Scorer, task: TaskSpec, k: int | None, level: NoiseLevel
 ) -> EvaluateRun:
     evaluator = scorer.evaluator
     # Only what is trained here on labels can be given noisy ones.
     noisy = level.variant == "both" and evaluator.reads == "panel" and not evaluator.kind
-    noise = level.fraction if noisy else 0.0
-    params = params_dict(scorer.params)
-    asked = {
-        "stage": "evaluate",
-        "evaluator": evaluator.id,
-        "params": dict(params),
-        "k": k or "all",
-        "task": task.model_dump(mode="json"),
-        "noise": noise,
-        "seed": select.seed,
-    }
+    question = EvaluateQuestion(
+        select=select.key,
+        fold=select.question.fold,
+        evaluator=evaluator.id,
+        params=params_dict(scorer.params),
+        task=task,
+        k=k,
+        seed=select.seed,
+        noise=level.fraction if noisy else 0.0,
+    )
+    asked = question.identity()
     identity = {
+        "stage": "evaluate",
         **asked,
-        "select": select.key,
-        "code": _code(_SCORING_EXPRESSION if evaluator.kind else _SCORING),
+        "code": code_digest(_EVALUATE),
         "libraries": library_versions(evaluator.libraries),
     }
     return EvaluateRun(
         select=select,
-        evaluator=evaluator.id,
+        question=question,
         evaluator_variant=scorer.variant,
-        params=params,
-        task=task,
-        k=k,
-        noise=noise,
         identity=identity,
         key=digest(identity),
-        slot=digest([select.slot, asked]),
+        question_digest=digest([select.question_digest, {**asked, "select": None, "fold": None}]),
         levels=(level,),
     )
+
+
+def stage_module(run: Run) -> str:
+    """Module whose code does a run."""
+    return _SELECT if isinstance(run, SelectRun) else _EVALUATE

@@ -12,6 +12,7 @@ from panelbench.records.keys import digest
 from panelbench.records.store import Address
 from panelbench.registry import Broken
 from panelbench.scoring.evaluators import EVALUATORS
+from panelbench.stages.questions import EvaluateQuestion, SelectQuestion
 from panelbench.suite.specs import CLEAN, NoiseLevel, SuiteSpec
 
 
@@ -29,11 +30,11 @@ class Dataset:
         Of the prepared matrix (labels apart).
     file
         Name of the prepared file without suffix: the matrix with all labels of the data set.
-    slot
+    question
         Digest of recipe and split: what was asked, whatever the versions.
-    split_identity
-        Fields that, with a seed, decide which cells are training and test cells, and the
-        fold's genes.
+    fold_identity
+        Fields that, with a seed, decide which cells are training and test cells, and what comes
+        with them.
     problem
         Why nothing can be planned on it, "" when all is well.
     """
@@ -43,8 +44,8 @@ class Dataset:
     key: str = ""
     identity: Mapping[str, Any] = field(default_factory=dict)
     file: str = ""
-    slot: str = ""
-    split_identity: Mapping[str, Any] = field(default_factory=dict)
+    question: str = ""
+    fold_identity: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
 
     @property
@@ -52,9 +53,9 @@ class Dataset:
         """Id of the data set."""
         return self.spec.id
 
-    def split_key(self, seed: int) -> str:
+    def fold_key(self, seed: int) -> str:
         """Key of the fold of a seed: training and test cells, and what is fitted on the former."""
-        return digest({**self.split_identity, "seed": seed})
+        return digest({**self.fold_identity, "seed": seed})
 
 
 @dataclass(frozen=True)
@@ -83,22 +84,54 @@ class Row:
 
 @dataclass(frozen=True)
 class SelectRun:
-    """One selection: a method with parameters on the training cells of one split."""
+    """One selection: a method with parameters on the training cells of one split.
+
+    Attributes
+    ----------
+    dataset
+        The data set.
+    row
+        The method with its parameters.
+    question
+        What the stage is asked.
+    identity, key
+        All that can change the answer, and its digest.
+    question_digest
+        Digest of what is asked, without code and versions.
+    """
 
     dataset: Dataset
-    method: str
-    variant: str
-    label: str
-    params: Mapping[str, Any]
-    tasks: tuple[str, ...]
-    k: int
-    seed: int
-    noise: float
+    row: Row
+    question: SelectQuestion
     identity: Mapping[str, Any]
     key: str
-    slot: str
+    question_digest: str
     declared: Method | Broken
-    minutes: float = 0.0
+
+    @property
+    def method(self) -> str:
+        """Id of the method."""
+        return self.question.method
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks to select for."""
+        return tuple(task.name for task in self.question.tasks)
+
+    @property
+    def k(self) -> int:
+        """Genes asked for."""
+        return self.question.k
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.question.seed
+
+    @property
+    def noise(self) -> float:
+        """Fraction of training labels that is redrawn."""
+        return self.question.noise
 
     @property
     def address(self) -> Address:
@@ -114,9 +147,9 @@ class SelectRun:
     def asked(self) -> dict[str, Any]:
         """What tables need to know, JSON-ready."""
         return {
-            "variant": self.variant,
-            "label": self.label,
-            "params": dict(self.params),
+            "variant": self.row.variant,
+            "label": self.row.label,
+            "params": dict(self.question.params),
             "tasks": list(self.tasks),
             "k": self.k,
             "seed": self.seed,
@@ -126,7 +159,10 @@ class SelectRun:
     def describe(self) -> str:
         """One line for people."""
         tasks = f" for {'+'.join(self.tasks)}" if self.tasks else ""
-        return f"select {self.variant} on {self.dataset.id}{tasks}, k {self.k}, seed {self.seed}"
+        return (
+            f"select {self.row.variant} on {self.dataset.id}{tasks}, k {self.k}, "
+            f"seed {self.seed}{_noise(self.noise)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -134,25 +170,41 @@ class EvaluateRun:
     """One evaluation: a panel scored for one task by one evaluator.
 
     `levels` are the levels of label noise that it answers for: without labels, a selection is
-    the same at all of them.
+    the same at all of them. The other attributes are as in `SelectRun`.
     """
 
     select: SelectRun
-    evaluator: str
+    question: EvaluateQuestion
     evaluator_variant: str
-    params: Mapping[str, Any]
-    task: TaskSpec
-    k: int
-    noise: float
     identity: Mapping[str, Any]
     key: str
-    slot: str
+    question_digest: str
     levels: tuple[NoiseLevel, ...] = (CLEAN,)
 
     @property
     def dataset(self) -> Dataset:
         """The data set of its selection."""
         return self.select.dataset
+
+    @property
+    def row(self) -> Row:
+        """The method with its parameters."""
+        return self.select.row
+
+    @property
+    def evaluator(self) -> str:
+        """Id of the evaluator."""
+        return self.question.evaluator
+
+    @property
+    def task(self) -> TaskSpec:
+        """The task to score."""
+        return self.question.task
+
+    @property
+    def k(self) -> int | None:
+        """Size of the panel, None for all genes."""
+        return self.question.k
 
     @property
     def address(self) -> Address:
@@ -173,23 +225,27 @@ class EvaluateRun:
     def asked(self) -> dict[str, Any]:
         """What tables need to know, JSON-ready."""
         return {
-            "variant": self.select.variant,
-            "label": self.select.label,
+            "variant": self.row.variant,
+            "label": self.row.label,
             "evaluator": self.evaluator_variant,
             "task": self.task.name,
             "kind": self.kind,
             "k": self.k,
-            "seed": self.select.seed,
-            "noise": self.noise,
+            "seed": self.question.seed,
+            "noise": self.question.noise,
         }
 
     def describe(self) -> str:
         """One line for people."""
-        size = f"k {self.k}" if self.k else "all genes"
+        size = "all genes" if self.k is None else f"k {self.k}"
         return (
-            f"evaluate {self.select.variant} on {self.dataset.id} {self.task.name}, {size}, "
-            f"seed {self.select.seed}, {self.evaluator_variant}"
+            f"evaluate {self.row.variant} on {self.dataset.id} {self.task.name}, {size}, "
+            f"seed {self.question.seed}, {self.evaluator_variant}{_noise(self.question.noise)}"
         )
+
+
+def _noise(fraction: float) -> str:
+    return f", {fraction:.0%} noise" if fraction else ""
 
 
 Run = SelectRun | EvaluateRun

@@ -28,7 +28,7 @@ class Scorer:
         """Name with the parameters that differ from the defaults."""
         return variant_name(self.evaluator.id, self.params)
 
-    def scores(self, run: SelectRun, k: int) -> bool:
+    def scores(self, run: SelectRun, k: int | None) -> bool:
         """Whether the suite wants a panel scored in this way."""
         entry = self.entry
         return (
