@@ -12,14 +12,15 @@ import pytest
 from tools import need_libraries, write_h5ad
 
 from panelbench.data.catalogue import own_data
+from panelbench.data.specs import DatasetSpec
 from panelbench.method import Method, Selection
 from panelbench.registry import discover
-from panelbench.running.worker import Toolbox
 from panelbench.stages.fold import Fold, fit_fold
 from panelbench.stages.prepared import load
 from panelbench.stages.preprocess import prepare
 from panelbench.stages.selection import labels_of
 from panelbench.stages.task import build_task
+from panelbench.stages.toolbox import Toolbox
 
 METHODS = discover().methods
 
@@ -51,11 +52,10 @@ def _spoiled(cells: Any, fold: Fold) -> Any:
 
 
 def _select(cells: Any, fold: Fold, method: Method) -> Selection:
-    job = {"spec": {}, "split_key": "", "seed": 0, "cache": ""}
-    tools = Toolbox(job, [cells], lambda message: None)
-    tools.fold = lambda: fold  # type: ignore[method-assign]
-    training, _ = tools.training_cells()
-    assert tools.loaded == [], "the whole data set is let go of before the method runs"
+    tools = Toolbox(spec=DatasetSpec(id="own", reader="h5ad"), cells=[cells], cache=Path())
+    tools.fold = lambda key, seed: fold  # type: ignore[method-assign]
+    training, _ = tools.training_cells("", 0)
+    assert tools.cells == [], "the whole data set is let go of before the method runs"
     labels = labels_of(training, ["cell_type"]) if method.supervised else []
     task = build_task(training, method, labels, k=5, seed=0, scratch=Path())
     assert task.n_cells == len(fold.train)

@@ -17,7 +17,7 @@ from scipy import sparse
 from panelbench.data.catalogue import load_catalogue, own_data, synthetic_data
 from panelbench.data.specs import DatasetSpec, SplitSpec, TaskSpec
 from panelbench.errors import ConfigError, DataError, NotApplicable
-from panelbench.records.keys import module_sources
+from panelbench.records.code import import_closure
 from panelbench.stages.fold import Fold, fit_fold
 from panelbench.stages.prepared import STAMP, facts, load, representation
 from panelbench.stages.preprocess import prepare
@@ -317,6 +317,6 @@ def test_split_error_names_the_option(own: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("module", "needed"), [("fold", "steps.py"), ("prepared", "prepared.py")])
 def test_what_later_stages_import_reads_and_fetches_nothing(module: str, needed: str) -> None:
     """Their code is part of every later key: another reader must not make results stale."""
-    names = {path.name for path in module_sources(f"panelbench.stages.{module}")}
+    names = {path.name for path in import_closure(f"panelbench.stages.{module}").values()}
     assert needed in names
     assert not names & {"fetch.py", "read.py", "preprocess.py", "catalogue.py"}

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from tools import Bench
 
-from panelbench.records.store import Record
 from panelbench.scoring import embeddings as views
 from panelbench.scoring import reconstruction
 
@@ -116,7 +115,7 @@ def test_modes_and_reconstructions_are_scored(bench: Bench) -> None:
     options = [arg for name in evaluators for arg in ("--evaluator", name)]
     found = bench.call("run", *bench.own("--k", "4", "--seed", "0", *methods, *options))
     assert found.code == 0, found.err + found.out
-    records = [Record.from_json(path.read_text()) for path in bench.records()]
+    records = bench.read()
     scores = {(r.address.method, r.asked["evaluator"]): r for r in records if r.stage == "evaluate"}
     assert {name for method, name in scores if method == "reader"} == {
         "rf", "builtin", "builtin[mode=panel]", "reconstruct", "builtin-reconstruct", "umap",

@@ -16,6 +16,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from panelbench.method import Method
+    from panelbench.records.store import Record
 
 
 def write_h5ad(path: Path, *, cells: int = 120, genes: int = 40, seed: int = 0) -> Path:
@@ -138,3 +139,9 @@ class Bench:
     def records(self) -> list[Path]:
         """All record files."""
         return sorted(self.results.glob("runs/*/*/*/*.json"))
+
+    def read(self) -> list[Record]:
+        """All records."""
+        from panelbench.records.store import Store
+
+        return list(Store(self.results))

@@ -55,7 +55,7 @@ def code_digest(module: str, helpers: Iterable[str] = ()) -> str:
     Digest over the closure; the same wherever the files lie and however they are named.
     """
     sources = [_source(name) for name in import_closure(module, helpers)]
-    return digest(sorted({_digest(source) for source in sources if source.code != _NOTHING}))
+    return digest(sorted({_digest(source) for source in sources if source != _NOTHING}))
 
 
 def import_closure(module: str, helpers: Iterable[str] = ()) -> dict[str, Path]:
@@ -97,10 +97,6 @@ def normalised_source(text: str) -> str:
 
 # -- one module ----------------------------------------------------------------------------
 
-_NOTHING = "pass"
-"""Code of a module that holds a docstring at most."""
-
-
 @dataclass(frozen=True)
 class _Import:
     """A name that is imported from the same project.
@@ -119,6 +115,10 @@ class _Source:
 
     code: str
     imports: tuple[_Import, ...]
+
+
+_NOTHING = _Source("pass", ())
+"""A module that holds a docstring at most, such as most folders' ``__init__``."""
 
 
 def module_file(name: str) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import queue
 import shutil
@@ -17,6 +18,7 @@ import psutil
 from panelbench.records.cache import StageCache
 from panelbench.records.claims import Claims
 from panelbench.records.facts import read_facts
+from panelbench.records.files import write_atomically
 from panelbench.records.provenance import environment
 from panelbench.records.status import Status
 from panelbench.records.store import Store, new_attempt, now
@@ -70,7 +72,7 @@ class Executor:
         todo = []
         for dataset, folds in _folds(plan):
             if dataset.problem:
-                self.states.problems[dataset.file] = dataset.problem
+                self._problem(dataset, dataset.problem)
                 summary.outcomes[Status.NO_DATA] += 1
             else:
                 todo.append((dataset, folds))
@@ -88,9 +90,16 @@ class Executor:
                     f"preprocess {dataset.id}", outcome.status, outcome.seconds, outcome.reason
                 )
                 if outcome.status is not Status.OK:
-                    # Facts are results: a failure leaves those of an earlier call as they are.
-                    self.states.problems[dataset.file] = outcome.reason
+                    self._problem(dataset, outcome.reason)
         return summary
+
+    def _problem(self, dataset: Dataset, reason: str) -> None:
+        """Remember that a data set is not available; the report says so in its place."""
+        self.states.problems[dataset.file] = reason
+        path = self.facts(dataset)
+        # Facts are results: a failure never overwrites those of an earlier call.
+        if "cells" not in read_facts(path):
+            write_atomically(path, json.dumps({"problem": reason}))
 
     def _is_prepared(self, dataset: Dataset, folds: Mapping[str, int]) -> bool:
         cache = StageCache(self.settings.cache)
