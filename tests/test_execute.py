@@ -310,7 +310,7 @@ def test_code_that_changes_under_a_planned_run_is_noticed(bench: Bench) -> None:
         path = pathlib.Path({str(path)!r})
         path.write_text(path.read_text() + "OTHER = 1\\n")
         """
-    bench.add_method("changes", body + IN_ORDER, "nested=True, minutes=100")
+    bench.add_method("changes", body + IN_ORDER, "nested=True, minutes=1000")
     both = ["--method", "changes", "--method", "mine", "--k", "4", "--jobs", "1"]
     found = bench.call("select", *bench.own(*both))
     ends = {record.address.method: record for record in bench.read()}
@@ -355,7 +355,7 @@ def test_a_record_says_what_it_cost_and_where(bench: Bench) -> None:
     bench.call("select", *bench.own("--method", "busy", "--k", "4"))
     (record,) = bench.read()
     assert record.cost["seconds"] >= 0 and record.cost["peak_memory_mb"] > 20
-    assert record.warnings == ["UserWarning: mind the gap"]
+    assert record.warnings == ("UserWarning: mind the gap",)
     assert record.environment["versions"]["scanpy"]
     assert record.outside["time_limit"] == 7200
     assert json.loads(record.to_json())["format"] == FORMAT

@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
-import socket
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from panelbench.errors import DataError
+from panelbench.records.files import write_atomically
+from panelbench.records.status import Status
 from panelbench.records.store import (
     Address,
     Record,
@@ -24,7 +21,6 @@ from panelbench.records.store import (
     new_attempt,
     newest,
     now,
-    write_atomically,
 )
 
 PLACE = Address("data", "method", "0" * 32)
@@ -35,8 +31,8 @@ def _record(**changes: object) -> Record:
         stage="select",
         address=PLACE,
         attempt=new_attempt(),
-        slot="s",
-        status="ok",
+        question="s",
+        status=Status.OK,
         identity={"a": 1},
         result={"ranking": ["g1", "g2"]},
     )
@@ -44,19 +40,19 @@ def _record(**changes: object) -> Record:
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
-    store, record = Store(tmp_path), _record(started=now(), warnings=["w"])
+    store, record = Store(tmp_path), _record(started=now(), warnings=("w",))
     store.write(record)
-    assert Record.from_json(record.to_json()) == store.attempts(PLACE)[0]
+    assert store.attempts(PLACE) == [record]
 
 
 def test_newest_ok_wins_else_the_newest(tmp_path: Path) -> None:
     store = Store(tmp_path)
     names = ["20260101T000000", "20260102T000000", "20260103T000000"]
-    for name, status in zip(names, ["failed", "ok", "timeout"], strict=True):
+    for name, status in zip(names, [Status.FAILED, Status.OK, Status.TIMEOUT], strict=True):
         store.write(_record(attempt=name, status=status))
     best = store.newest(PLACE)
     assert best is not None and (best.status, best.attempt) == ("ok", names[1])
-    assert newest([_record(attempt=n, status="failed") for n in names]).attempt == names[2]  # type: ignore[union-attr]
+    assert newest([_record(attempt=n, status=Status.FAILED) for n in names]).attempt == names[2]  # type: ignore[union-attr]
     assert newest([]) is None
 
 
@@ -99,20 +95,45 @@ def test_a_file_has_its_name_only_when_it_is_whole(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_foreign_file_is_named(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.write(_record())
+RUBBISH = {
+    "cut short": "{",
+    "a list": "[]",
+    "another shape": '{"status": "ok", "identity": []}',
+    "no such status": '{"status": "splendid", "stage": "select", "question": "q"}',
+    "nested too deeply": "[" * 100_000,
+    "not text": "\udcff",
+}
+
+
+@pytest.mark.parametrize("name", RUBBISH)
+def test_a_foreign_file_is_passed_over_and_named(tmp_path: Path, name: str) -> None:
+    store, record = Store(tmp_path), _record()
+    store.write(record)
     path = store.folder(PLACE) / "rubbish.json"
-    path.write_text("{")
-    with pytest.raises(DataError, match=r"rubbish\.json"):
-        store.attempts(PLACE)
+    path.write_bytes(RUBBISH[name].encode(errors="surrogateescape"))
+    assert store.attempts(PLACE) == [record]
+    assert list(store.unreadable) == [path] and store.unreadable[path]
+
+
+def test_a_record_belongs_where_it_lies_whatever_it_says(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    victim = tmp_path / "victim" / "k" / "a.json"
+    victim.parent.mkdir(parents=True)
+    victim.write_text("{}")
+    record = _record()
+    path = store.write(record)
+    said = {"dataset": "..", "method": "..", "key": "../../victim/k"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "address": said, "attempt": "a"}))
+    (read,) = store.attempts(PLACE)
+    assert (read.address, read.attempt) == (PLACE, record.attempt)
+    store.delete(read)
+    assert victim.exists() and not path.exists()
 
 
 def _writer(root: str, count: int) -> None:
     store = Store(Path(root))
     for index in range(count):
         record = _record(result={"ranking": [f"g{index}"] * 2000})
-        store.begin(PLACE, record.attempt, 60)
         store.write(record, {"w": np.full(100, index)})
 
 
@@ -125,8 +146,8 @@ def test_many_writers_lose_nothing_and_readers_see_no_torn_record(tmp_path: Path
     seen = 0
     while any(writer.is_alive() for writer in writers):
         records = store.attempts(PLACE)
-        assert all(len(r.result["ranking"]) == 2000 for r in records if r.status == "ok")
-        assert not any(r.status == "lost" for r in records)
+        assert all(len(r.result["ranking"]) == 2000 for r in records if r.status is Status.OK)
+        assert not any(r.status is Status.LOST for r in records)
         assert len(records) >= seen
         seen = len(records)
     for writer in writers:
@@ -136,39 +157,6 @@ def test_many_writers_lose_nothing_and_readers_see_no_torn_record(tmp_path: Path
     assert len(records) == 160
     assert all(store.arrays(record)["w"].shape == (100,) for record in records)
     assert store.leftovers() == []
-
-
-def test_a_mark_is_running_while_its_process_lives_and_lost_afterwards(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from panelbench.records.store import *\n"
-        "Store(Path(sys.argv[1])).begin(Address('data', 'method', '0' * 32), 'a1', 60)\n"
-        "print('begun', flush=True); time.sleep(60)"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
-    assert child.stdout is not None and child.stdout.readline() == b"begun\n"
-    store = Store(tmp_path)
-    assert store.running(PLACE)
-    assert store.attempts(PLACE) == []
-    os.kill(child.pid, signal.SIGKILL)
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert not store.running(PLACE), "a zombie runs nothing"
-    child.wait()
-    child.stdout.close()
-    assert not store.running(PLACE)
-    (lost,) = store.attempts(PLACE)
-    assert lost.status == "lost" and lost.attempt == "a1"
-    assert [path.name for path in store.leftovers()] == ["a1.started"]
-
-
-def test_a_mark_of_another_machine_counts_until_its_time_is_over(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    path = store.folder(PLACE) / "a1.started"
-    mark = {"host": socket.gethostname() + "x", "pid": 1, "born": 0.0, "limit": 10.0}
-    write_atomically(path, json.dumps({**mark, "started": now()}))
-    assert store.running(PLACE)
-    write_atomically(path, json.dumps({**mark, "started": "2020-01-01T00:00:00+00:00"}))
-    assert not store.running(PLACE)
-    assert store.attempts(PLACE)[0].status == "lost"
 
 
 def test_attempts_are_unique_and_in_order_of_time() -> None:

@@ -97,6 +97,7 @@ def normalised_source(text: str) -> str:
 
 # -- one module ----------------------------------------------------------------------------
 
+
 @dataclass(frozen=True)
 class _Import:
     """A name that is imported from the same project.

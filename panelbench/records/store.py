@@ -83,7 +83,7 @@ class Record:
     cost: Mapping[str, Any] = field(default_factory=dict)
     outside: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
+    warnings: tuple[str, ...] = ()
     started: str = ""
     ended: str = ""
     format: int = FORMAT
@@ -114,6 +114,7 @@ class Record:
         for name, kind in _KINDS.items():
             if not isinstance(known.get(name, kind()), kind):
                 raise ValueError(f"{name} is no {kind.__name__}")
+        known["warnings"] = tuple(known.get("warnings", ()))
         try:
             return cls(**known | own | {"status": status_of(known.get("status"))})
         except TypeError as error:

@@ -91,7 +91,7 @@ def do_run(order: Order, job: RunJob, cells: list[AnnData], send: Send) -> Done:
         cost=measured.cost if measured else {},
         outside=outside | {"printed": _printed(order.log)},
         environment=_environment(job),
-        warnings=list(texts)[:20],
+        warnings=tuple(texts)[:20],
         started=started,
         ended=now(),
     )
