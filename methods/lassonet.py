@@ -10,7 +10,6 @@ The training is the library ``lassonet`` of the paper's authors (Lemhadri et al.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from panelbench.errors import InputError, NotApplicable
 from panelbench.method import Selection, Task, method
+from panelbench.nn import seeded
 from panelbench.ranking import gene_variances
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def select(task: Task, params: Params) -> Selection:
             yield value
             value *= params.path_multiplier
 
-    with _reproducible(task.int_seed("network")):
+    # The library draws weights and batches from torch's global generator, always on the CPU.
+    with seeded(task.int_seed("network")):
         estimator = LassoNetClassifier(
             hidden_dims=tuple(params.hidden),
             M=params.hierarchy,
@@ -187,25 +188,6 @@ def lambda_start(model: LassoNet, hierarchy: float) -> float:
         while start > 1e-6 and vanishes(start):
             start /= 2
     return start
-
-
-@contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
-    """One thread, and torch's global generator seeded for the time being.
-
-    The library takes its first weights and its batches from that generator, on the CPU also where
-    it trains on a GPU. With one thread the result does not depend on `Task.n_jobs`.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _parts(task: Task, params: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,7 +15,6 @@ import torch
 from panelbench.methods import markermap
 from panelbench.methods.markermap import params as parameters
 from panelbench.methods.markermap.data import Cells
-from panelbench.methods.markermap.layers import drop
 from panelbench.methods.markermap.lr_finder import find_lr, steepest
 from panelbench.methods.markermap.model import Objective, reconstruction_loss
 from panelbench.methods.markermap.selector import Concrete, RunningLogits
@@ -25,6 +24,7 @@ from panelbench.methods.markermap.training import Trained, build, train
 
 from panelbench.errors import InputError, NotApplicable
 from panelbench.method import Selection, Target, Task, frozen_mapping
+from panelbench.nn import drop
 
 N_CELLS, N_GENES, K = 400, 60, 6
 SELECT = {
@@ -141,7 +141,8 @@ def test_loss_and_gradients_are_those_of_the_textbook_form() -> None:
     x, y = torch.tensor(np.asarray(task.X[:50])).double(), torch.from_numpy(task.target.values[:50])
 
     def textbook(noise: torch.Generator) -> torch.Tensor:
-        logits = selector.out(selector.upper(drop(selector.lower(x), 0.5, noise)))
+        lower = drop(selector.lower(x), 0.5, noise, "bernoulli")
+        logits = selector.out(selector.upper(lower))
         keys = 0.05 * logits.mean(0) + gumbel((N_GENES,), noise)
         mask = torch.zeros(N_GENES, dtype=torch.float64)
         for _ in range(K):
@@ -170,7 +171,7 @@ def test_running_logits_are_an_average_and_the_past_has_no_gradient() -> None:
     state = noise.get_state()
     logits = selector.update(x, noise)
     noise.set_state(state)
-    each = selector.out(selector.upper(drop(selector.lower(x), 0.5, noise)))
+    each = selector.out(selector.upper(drop(selector.lower(x), 0.5, noise, "bernoulli")))
     assert torch.allclose(logits, 0.05 * each.mean(0), atol=1e-6)
     with torch.no_grad():
         selector.out.weight.zero_()

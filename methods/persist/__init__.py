@@ -18,6 +18,7 @@ import numpy as np
 
 from panelbench.errors import InputError, MethodError, NotApplicable
 from panelbench.method import Selection, Task, method
+from panelbench.nn import one_thread
 
 from .predictor import PersistPredictor
 
@@ -178,9 +179,7 @@ def select_unsupervised(task: Task, params: UnsupParams) -> Selection:
 
 
 def _select(task: Task, params: _Params, loss: Loss, n_outputs: int, lam_init: float) -> Selection:
-    """Run both stages on one thread: the matrices are small, and `n_jobs` changes nothing."""
-    import torch
-
+    """Run both stages on one thread: `Task.n_jobs` changes nothing."""
     from .data import columns, load
     from .results import accuracy, predictor, record
     from .stages import Problem
@@ -190,9 +189,7 @@ def _select(task: Task, params: _Params, loss: Loss, n_outputs: int, lam_init: f
     preselected = columns(task, params.preselected)
     cells = load(task, supervised=supervised, validate=params.validate)
     problem = Problem(task, cells, loss, n_outputs, tuple(params.hidden), preselected)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         found, selected = _stages(problem, params, lam_init)
         info = record(task, selected, found)
         ranking = np.r_[preselected, selected.genes]
@@ -203,8 +200,6 @@ def _select(task: Task, params: _Params, loss: Loss, n_outputs: int, lam_init: f
                 task, selected, ranking, draws=params.draws, temperature=params.t_end
             )
             info |= accuracy(task, trained, cells)
-    finally:
-        torch.set_num_threads(threads)
     if params.strict and selected.refilled:
         raise MethodError(
             f"persist: {selected.refilled} of {len(selected.rows)} rows chose a gene that another "
