@@ -12,11 +12,11 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
-from panelbench.errors import InputError
 from panelbench.method import Selection, Task, method
 from panelbench.nn import expect_cells, seeded
 from panelbench.ranking import gene_variances, rank_by_score
@@ -46,12 +46,12 @@ class Params:
         Share of the cells that are trained on; the others are only watched.
     """
 
-    n_hidden: int = 128
-    n_layers: int = 1
-    n_latent: int = 10
-    max_epochs: int = 400
-    batch_size: int = 128
-    train_size: float = 0.9
+    n_hidden: Annotated[int, Ge(1)] = 128
+    n_layers: Annotated[int, Ge(1)] = 1
+    n_latent: Annotated[int, Ge(1)] = 10
+    max_epochs: Annotated[int, Ge(1)] = 400
+    batch_size: Annotated[int, Ge(1)] = 128
+    train_size: Annotated[float, Gt(0), Le(1)] = 0.9
 
 
 class ScviPredictor:
@@ -146,16 +146,7 @@ def select(task: Task, params: Params) -> Selection:
 
     A control: the panel is not cut to k. ``info["loss"]`` is the training loss by epoch, the
     negative evidence lower bound per cell.
-
-    Raises
-    ------
-    InputError
-        When a parameter is out of range.
     """
-    if min(params.max_epochs, params.batch_size, params.n_hidden, params.n_latent) < 1:
-        raise InputError(f"scvi: {params}: epochs, batches and widths must be at least 1")
-    if not 0 < params.train_size <= 1:
-        raise InputError(f"scvi: train_size = {params.train_size}: it must lie in (0, 1]")
     seed = task.int_seed("model")
     # The library draws from torch's global generator, what it builds upon may from the others.
     with seeded(seed, task.device):

@@ -22,7 +22,7 @@ from panelbench.methods.markermap.stopping import EarlyStop
 from panelbench.methods.markermap.subset import gumbel, rounds
 from panelbench.methods.markermap.training import Trained, build, train
 
-from panelbench.errors import InputError, NotApplicable
+from panelbench.errors import NotApplicable
 from panelbench.method import Selection, Target, Task, frozen_mapping
 from panelbench.nn import drop
 
@@ -512,29 +512,6 @@ def test_one_mask_serves_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(subset, "rounds", spied)
     run("markermap", min_epochs=1, max_epochs=1)
     assert seen == [(N_GENES,)] * math.ceil(0.9 * N_CELLS / 64)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"batch_size": 1}, "batch_size"),
-        ({"max_epochs": 0}, "max_epochs"),
-        ({"min_epochs": 0}, "min_epochs"),
-        ({"lr": 0.0}, "lr = 0.0"),
-        ({"t_min": 0.0}, "t_min"),
-        ({"t_decay": 1.5}, "t_decay"),
-        ({"patience": 0}, "patience"),
-        ({"beta": 1.0}, "beta"),
-    ],
-)
-def test_impossible_parameters_are_named(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        run("markermap", **wrong)
-
-
-def test_more_genes_than_there_are_is_an_error() -> None:
-    with pytest.raises(InputError, match="k = 61 is more than the 60 genes"):
-        run("markermap", make_task(k=61))
 
 
 # -- predictors -------------------------------------------------------------------------------

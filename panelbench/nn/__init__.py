@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .layers import (
     Layer,
+    Widths,
     expect_cells,
     fold_norm,
     layer_arrays,
@@ -20,6 +21,7 @@ from .tensors import drop, tensor_of, to_numpy
 
 __all__ = [
     "Layer",
+    "Widths",
     "drop",
     "expect_cells",
     "fold_norm",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import numpy as np
+from annotated_types import Ge, MinLen
 
 Layer: TypeAlias = tuple[np.ndarray, np.ndarray]
 """Weights of shape (inputs, outputs) and biases of shape (outputs,)."""
+Widths: TypeAlias = Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]
+"""Parameter: units of each hidden layer, one layer or more."""
 
 
 def relu(values: np.ndarray) -> np.ndarray:
