@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
 from panelbench.errors import NotApplicable
 from panelbench.method import Matrix, NoParams, Selection, Task, method
@@ -26,7 +27,7 @@ class SeuratParams:
         Number of equally wide bins of log mean expression.
     """
 
-    n_bins: int = 20
+    n_bins: Annotated[int, Ge(1)] = 20
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class SeuratV3Params:
     Attributes
     ----------
     span
-        Share of the genes that each local fit of variance on mean uses, above 0, at most 1.
+        Share of the genes that each local fit of variance on mean uses.
     """
 
-    span: float = 0.3
+    span: Annotated[float, Gt(0), Le(1)] = 0.3
 
 
 @method(

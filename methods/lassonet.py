@@ -10,14 +10,15 @@ The training is the library ``lassonet`` of the paper's authors (Lemhadri et al.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Gt, Le, Lt
 
-from panelbench.errors import InputError, NotApplicable
+from panelbench.errors import NotApplicable
 from panelbench.method import Selection, Task, method
+from panelbench.nn import Widths, seeded
 from panelbench.ranking import gene_variances
 
 if TYPE_CHECKING:
@@ -53,17 +54,17 @@ class Params:
         Share of the cells for early stopping, where the split sets none aside.
     """
 
-    hidden: tuple[int, ...] = (100,)
-    hierarchy: float = 10.0
-    lambda_start: float | None = None
-    path_multiplier: float = 1.02
-    batch_size: int | None = None
-    dense_epochs: int = 1000
-    path_epochs: int = 100
-    dense_patience: int = 100
-    path_patience: int = 10
-    tol: float = 0.99
-    validation_size: float = 0.1
+    hidden: Widths = (100,)
+    hierarchy: Annotated[float, Gt(0)] = 10.0
+    lambda_start: Annotated[float, Gt(0)] | None = None
+    path_multiplier: Annotated[float, Gt(1)] = 1.02
+    batch_size: Annotated[int, Ge(1)] | None = None
+    dense_epochs: Annotated[int, Ge(1)] = 1000
+    path_epochs: Annotated[int, Ge(1)] = 100
+    dense_patience: Annotated[int, Ge(1)] = 100
+    path_patience: Annotated[int, Ge(1)] = 10
+    tol: Annotated[float, Gt(0), Le(1)] = 0.99
+    validation_size: Annotated[float, Gt(0), Lt(1)] = 0.1
 
 
 @method(
@@ -86,15 +87,12 @@ def select(task: Task, params: Params) -> Selection:
 
     Raises
     ------
-    InputError
-        When a parameter is out of range.
     NotApplicable
         When the cells to train on have one class.
     """
     import torch
     from lassonet import LassoNetClassifier  # type: ignore[import-untyped]
 
-    _check(params)
     X = task.dense()
     train, validation, codes = _parts(task, params)
     alive = np.ones(task.n_genes, dtype=bool)
@@ -115,9 +113,10 @@ def select(task: Task, params: Params) -> Selection:
             yield value
             value *= params.path_multiplier
 
-    with _reproducible(task.int_seed("network")):
+    # The library draws weights and batches from torch's global generator, always on the CPU.
+    with seeded(task.int_seed("network")):
         estimator = LassoNetClassifier(
-            hidden_dims=tuple(params.hidden),
+            hidden_dims=params.hidden,
             M=params.hierarchy,
             batch_size=params.batch_size,
             n_iters=(params.dense_epochs, params.path_epochs),
@@ -189,25 +188,6 @@ def lambda_start(model: LassoNet, hierarchy: float) -> float:
     return start
 
 
-@contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
-    """One thread, and torch's global generator seeded for the time being.
-
-    The library takes its first weights and its batches from that generator, on the CPU also where
-    it trains on a GPU. With one thread the result does not depend on `Task.n_jobs`.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _parts(task: Task, params: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows to train on, rows to stop early by, and for all rows the class among the former's.
 
@@ -231,21 +211,3 @@ def _parts(task: Task, params: Params) -> tuple[np.ndarray, np.ndarray, np.ndarr
         raise NotApplicable(f"task {task.target.name}: all cells to train on have the same class")
     validation = np.flatnonzero(held_out & np.isin(values, classes))
     return train, validation if len(validation) else train, np.searchsorted(classes, values)
-
-
-def _check(params: Params) -> None:
-    """Raise `InputError` for a parameter that is out of range."""
-    least_one = ("dense_epochs", "path_epochs", "dense_patience", "path_patience")
-    rules = {
-        "hidden": len(params.hidden) > 0 and all(width >= 1 for width in params.hidden),
-        "hierarchy": params.hierarchy > 0,
-        "lambda_start": params.lambda_start is None or params.lambda_start > 0,
-        "path_multiplier": params.path_multiplier > 1,
-        "batch_size": params.batch_size is None or params.batch_size >= 1,
-        **{name: getattr(params, name) >= 1 for name in least_one},
-        "tol": 0 < params.tol <= 1,
-        "validation_size": 0 < params.validation_size < 1,
-    }
-    wrong = [f"{name} = {getattr(params, name)!r}" for name, fits in rules.items() if not fits]
-    if wrong:
-        raise InputError(f"lassonet: out of range: {', '.join(wrong)}")

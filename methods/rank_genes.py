@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 
 from panelbench.errors import NotApplicable
 from panelbench.method import NoParams, Selection, Task, method
@@ -36,10 +37,10 @@ class CosgParams:
     Attributes
     ----------
     mu
-        Penalty for expression in other classes, at least 0.
+        Penalty for expression in other classes.
     """
 
-    mu: float = 1.0
+    mu: Annotated[float, Ge(0)] = 1.0
 
 
 _MARKERS = {"supervised": True, "needs": "lognorm"}

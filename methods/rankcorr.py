@@ -12,11 +12,12 @@ Source: Vargo & Gilbert 2020, as the MarkerMap paper (Gregory et al. 2024) uses 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge
 
-from panelbench.errors import InputError, NotApplicable
+from panelbench.errors import NotApplicable
 from panelbench.method import Matrix, Selection, Task, method
 from panelbench.ranking import gene_variances
 
@@ -35,11 +36,11 @@ class Params:
         those the k with the largest |v|. ``"parity"``: as in the MarkerMap benchmark, which takes
         one lambda for every k and keeps the first k genes in the order of the data, however good.
     sparsity
-        The lambda of the mode ``"parity"``, at least 1.
+        The lambda of the mode ``"parity"``.
     """
 
     mode: Literal["fair", "parity"] = "fair"
-    sparsity: float = 20.0
+    sparsity: Annotated[float, Ge(1)] = 20.0
 
 
 @method(
@@ -63,15 +64,9 @@ def select(task: Task, params: Params) -> Selection:
 
     Raises
     ------
-    InputError
-        When `sparsity` is below 1 or k exceeds the genes.
     NotApplicable
         When all training cells have one class.
     """
-    if params.sparsity < 1:
-        raise InputError(f"rankcorr: sparsity = {params.sparsity}: it must be at least 1")
-    if task.k > task.n_genes:
-        raise InputError(f"rankcorr: k = {task.k} is more than the {task.n_genes} genes there are")
     codes = task.target.values
     classes = np.unique(codes)
     if len(classes) < 2:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 from panelbench.errors import NotApplicable
 from panelbench.method import Selection, Task, method
@@ -27,8 +29,8 @@ class Params:
         Depth of a tree; None grows it until its leaves are pure.
     """
 
-    n_estimators: int = 100
-    max_depth: int | None = None
+    n_estimators: Annotated[int, Ge(1)] = 100
+    max_depth: Annotated[int, Ge(1)] | None = None
 
 
 _DECLARED: dict[str, Any] = {

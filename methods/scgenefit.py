@@ -15,11 +15,12 @@ Source: Dumitrascu et al. 2021. Its programme is solved by HiGHS, through scipy.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
-from panelbench.errors import InputError, NotApplicable, PanelbenchError
+from panelbench.errors import NotApplicable, PanelbenchError
 from panelbench.method import Selection, Task, method
 from panelbench.ranking import gene_variances
 
@@ -48,11 +49,11 @@ class Params:
     """
 
     constraints: Literal["centers", "pairwise", "pairwise_centers"] = "centers"
-    epsilon: float = 1.0
-    sampling_rate: float = 1.0
-    n_neighbors: int = 3
-    max_constraints: int = 1000
-    redundancy: float = 0.01
+    epsilon: Annotated[float, Gt(0)] = 1.0
+    sampling_rate: Annotated[float, Gt(0), Le(1)] = 1.0
+    n_neighbors: Annotated[int, Ge(1)] = 3
+    max_constraints: Annotated[int, Ge(1)] = 1000
+    redundancy: Annotated[float, Ge(0), Le(1)] = 0.01
 
 
 @method(
@@ -74,14 +75,11 @@ def select(task: Task, params: Params) -> Selection:
 
     Raises
     ------
-    InputError
-        When a parameter is out of range or k exceeds the genes.
     NotApplicable
         When all training cells have one class, or nothing separates the classes.
     PanelbenchError
         When the solver gives up.
     """
-    _check(task, params)
     separations = _separations(task, params)
     sizes = np.abs(separations).sum(axis=1)
     if not sizes.any():
@@ -193,19 +191,3 @@ def _at_most(n: int, items: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """At most n items along the last axis, drawn without replacement, in their order."""
     size = items.shape[-1]
     return items if size <= n else items[..., np.sort(rng.choice(size, n, replace=False))]
-
-
-def _check(task: Task, params: Params) -> None:
-    """Raise `InputError` for a parameter that is out of range."""
-    rules = {
-        "epsilon": params.epsilon > 0,
-        "sampling_rate": 0 < params.sampling_rate <= 1,
-        "n_neighbors": params.n_neighbors >= 1,
-        "max_constraints": params.max_constraints >= 1,
-        "redundancy": 0 <= params.redundancy <= 1,
-    }
-    wrong = [f"{name} = {getattr(params, name)!r}" for name, fits in rules.items() if not fits]
-    if wrong:
-        raise InputError(f"scgenefit: out of range: {', '.join(wrong)}")
-    if task.k > task.n_genes:
-        raise InputError(f"scgenefit: k = {task.k} is more than the {task.n_genes} genes there are")

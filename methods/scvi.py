@@ -8,17 +8,17 @@ from a panel with what scVI draws after having seen every gene. The model is tha
 from __future__ import annotations
 
 import logging
-import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
-from panelbench.errors import InputError
 from panelbench.method import Selection, Task, method
+from panelbench.nn import expect_cells, seeded
 from panelbench.ranking import gene_variances, rank_by_score
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class Params:
         Share of the cells that are trained on; the others are only watched.
     """
 
-    n_hidden: int = 128
-    n_layers: int = 1
-    n_latent: int = 10
-    max_epochs: int = 400
-    batch_size: int = 128
-    train_size: float = 0.9
+    n_hidden: Annotated[int, Ge(1)] = 128
+    n_layers: Annotated[int, Ge(1)] = 1
+    n_latent: Annotated[int, Ge(1)] = 10
+    max_epochs: Annotated[int, Ge(1)] = 400
+    batch_size: Annotated[int, Ge(1)] = 128
+    train_size: Annotated[float, Gt(0), Le(1)] = 0.9
 
 
 class ScviPredictor:
@@ -89,14 +89,10 @@ class ScviPredictor:
         """
         import torch
 
-        X = np.asarray(X, dtype=np.float32)
-        if X.ndim != 2 or X.shape[1] != len(self.genes):
-            raise ValueError(
-                f"expected a matrix of cells x {len(self.genes)} genes, found shape {X.shape}"
-            )
+        X = expect_cells(X, len(self.genes)).astype(np.float32)
         module = self._module()
         drawn = np.empty_like(X)
-        with _reproducible(self.facts["seed"]):
+        with seeded(self.facts["seed"]):
             for start in range(0, len(X), _CELLS):
                 part = torch.tensor(X[start : start + _CELLS])
                 drawn[start : start + _CELLS] = module.sample(_batch(part)).numpy()
@@ -150,18 +146,10 @@ def select(task: Task, params: Params) -> Selection:
 
     A control: the panel is not cut to k. ``info["loss"]`` is the training loss by epoch, the
     negative evidence lower bound per cell.
-
-    Raises
-    ------
-    InputError
-        When a parameter is out of range.
     """
-    if min(params.max_epochs, params.batch_size, params.n_hidden, params.n_latent) < 1:
-        raise InputError(f"scvi: {params}: epochs, batches and widths must be at least 1")
-    if not 0 < params.train_size <= 1:
-        raise InputError(f"scvi: train_size = {params.train_size}: it must lie in (0, 1]")
     seed = task.int_seed("model")
-    with _reproducible(seed, task.device):
+    # The library draws from torch's global generator, what it builds upon may from the others.
+    with seeded(seed, task.device):
         module, losses = _train(task, params)
     sizes = {name: getattr(params, name) for name in ("n_hidden", "n_layers", "n_latent")}
     state = {name: item.cpu().numpy() for name, item in module.state_dict().items()}
@@ -223,31 +211,6 @@ def _batch(X: Any) -> dict[str, Any]:
 
 def _cuda_index(device: str) -> int:
     return int(device.partition(":")[2] or 0)
-
-
-@contextmanager
-def _reproducible(seed: int, device: str = "cpu") -> Iterator[None]:
-    """One thread, and all global generators seeded for the time being: the library draws from
-    torch's, and what it builds upon may draw from the others.
-    """
-    import torch
-
-    cuda = [_cuda_index(device)] if device.startswith("cuda") else []
-    threads, state, numpy_state = torch.get_num_threads(), random.getstate(), np.random.get_state()  # noqa: NPY002
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=cuda):
-            torch.default_generator.manual_seed(seed)
-            if cuda:
-                with torch.cuda.device(cuda[0]):
-                    torch.cuda.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        random.setstate(state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 @contextmanager

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from panelbench.errors import ConfigError, UnknownName
 from panelbench.method import Method
 from panelbench.records.keys import digest
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 def make_params(method: Method, given: Mapping[str, Any], where: str = "") -> Any:
@@ -17,7 +21,8 @@ def make_params(method: Method, given: Mapping[str, Any], where: str = "") -> An
     Raises
     ------
     ConfigError
-        For an unknown parameter (with near matches) or a value that does not fit its type.
+        For an unknown parameter (with near matches), or values that do not fit their type, their
+        range or each other.
     """
     return validated(method.params, given, f"method {method.id}{where}")
 
@@ -28,32 +33,44 @@ def validated(params: type, given: Mapping[str, Any], where: str) -> Any:
     Raises
     ------
     ConfigError
-        Naming `where`, the parameter and what was expected.
+        Naming `where` and, for everything that does not fit, the parameter, what was expected
+        and what was found.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
+
+    from panelbench.schema import complaint
 
     known = [item.name for item in fields(params)]
     for name in given:
         if name not in known:
             raise UnknownName("parameter", name, known, where)
     try:
-        return TypeAdapter(params).validate_python(dict(given))
+        return _adapter(params).validate_python(dict(given))
     except ValidationError as error:
-        item = error.errors()[0]
-        name = ".".join(str(part) for part in item["loc"]) or "parameters"
-        message = item["msg"].removeprefix("Value error, ")
-        raise ConfigError(
-            f"{where}: parameter {name}: {message[:1].lower() + message[1:]} "
-            f"(found {item['input']!r:.60})"
-        ) from None
+        wrong = [
+            # A rule between parameters belongs to none, and its message holds their values.
+            f"parameter {'.'.join(map(str, item['loc']))}: {complaint(item)}"
+            if item["loc"]
+            else item["msg"].removeprefix("Value error, ")
+            for item in error.errors()
+        ]
+        raise ConfigError(f"{where}: {'; '.join(wrong)}") from None
 
 
 def params_dict(params: Any) -> dict[str, Any]:
     """Parameters as JSON-ready values, defaults included."""
-    from pydantic import TypeAdapter
-
-    dumped: dict[str, Any] = TypeAdapter(type(params)).dump_python(params, mode="json")
+    dumped: dict[str, Any] = _adapter(params.__class__).dump_python(params, mode="json")
     return dumped
+
+
+@cache
+def _adapter(params: type) -> TypeAdapter[Any]:
+    """Make what checks and writes parameters of a class; it takes longer than to plan a run."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    # NaN and infinity fit some ranges and mean nothing; no key could hold them either.
+    params.__pydantic_config__ = ConfigDict(allow_inf_nan=False)  # type: ignore[attr-defined]
+    return TypeAdapter(params)
 
 
 def _short(value: Any) -> str:

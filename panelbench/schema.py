@@ -51,7 +51,6 @@ def parse(model: type[M], data: Any, where: str) -> M:
 
 
 def _explain(model: type[BaseModel], item: Any) -> str:
-
     path = ".".join(str(part) for part in item["loc"]) or "top level"
     if item["type"] == "extra_forbidden":
         key = str(item["loc"][-1])
@@ -61,8 +60,13 @@ def _explain(model: type[BaseModel], item: Any) -> str:
         return f"unknown key {path!r} ({hint})"
     if item["type"] == "missing":
         return f"key {path!r} is missing"
+    return f"{path}: {complaint(item)}"
+
+
+def complaint(item: Any) -> str:
+    """What one of pydantic's errors expected and what it found, in the suite's words."""
     message = item["msg"].removeprefix("Value error, ")
-    return f"{path}: {message[:1].lower() + message[1:]} (found {item['input']!r:.60})"
+    return f"{message[:1].lower() + message[1:]} (found {item['input']!r:.60})"
 
 
 def _fields_at(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:

@@ -21,7 +21,7 @@ from panelbench.methods.hsic_lasso.kernels import (
 )
 from panelbench.methods.hsic_lasso.lars import nonnegative_path
 
-from panelbench.errors import InputError, MethodError, NotApplicable
+from panelbench.errors import MethodError, NotApplicable
 from panelbench.method import Target, Task
 
 LIBRARY = Params(backend="library")
@@ -295,8 +295,6 @@ def test_the_global_generator_is_left_alone(params: Params) -> None:
 
 def test_what_it_cannot_do_is_said() -> None:
     given = planted()
-    with pytest.raises(InputError, match="block_size 1"):
-        select(given, Params(block_size=1))
     with pytest.raises(NotApplicable, match="203 training cells"):
         select(given, Params(block_size=204))
     two = task(given.X, Target("two", "regression", np.zeros((203, 2))), 3)

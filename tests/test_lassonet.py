@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_relatives import columns, planted
 
-from panelbench.errors import InputError, NotApplicable
+from panelbench.errors import NotApplicable
 from panelbench.method import Selection, Task
 from panelbench.registry import discover
 from tests import tasks
@@ -155,8 +155,3 @@ def test_one_class_is_explained() -> None:
     alone = tasks.cell_type(np.zeros(tasks.N_CELLS, np.int64))
     with pytest.raises(NotApplicable, match="same class"):
         run(tasks.make_task(METHOD, target=alone))
-
-
-def test_parameters_out_of_range_are_named(task: Task) -> None:
-    with pytest.raises(InputError, match=r"hidden = \(\), path_multiplier = 1.0"):
-        run(task, hidden=(), path_multiplier=1.0)

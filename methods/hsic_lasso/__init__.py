@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge
 
-from panelbench.errors import InputError, NotApplicable
+from panelbench.errors import NotApplicable
 from panelbench.method import Selection, Target, Task, method
 from panelbench.ranking import gene_variances, score_order
 
@@ -33,9 +34,9 @@ class Params:
     Attributes
     ----------
     block_size
-        Cells per block (B), at least 2.
+        Cells per block (B).
     permutations
-        Shuffles of the cells (M), at least 1.
+        Shuffles of the cells (M).
     path_genes
         Genes that the path is followed to before the panel, those of largest coefficient, is cut
         off; 0 (or fewer than k) means k.
@@ -43,9 +44,9 @@ class Params:
         ``"panelbench"``, or ``"library"`` to run pyHSICLasso itself.
     """
 
-    block_size: int = 5
-    permutations: int = 3
-    path_genes: int = 0
+    block_size: Annotated[int, Ge(2)] = 5
+    permutations: Annotated[int, Ge(1)] = 3
+    path_genes: Annotated[int, Ge(0)] = 0
     backend: Literal["panelbench", "library"] = "panelbench"
 
 
@@ -76,8 +77,6 @@ def select(task: Task, params: Params) -> Selection:
 
     Raises
     ------
-    InputError
-        When a parameter is out of range.
     NotApplicable
         When there are fewer cells than a block holds, or several outputs to predict.
     """
@@ -127,12 +126,6 @@ def select(task: Task, params: Params) -> Selection:
 
 
 def _check(task: Task, params: Params) -> None:
-    if params.block_size < 2 or params.permutations < 1 or params.path_genes < 0:
-        raise InputError(
-            f"hsic-lasso: block_size {params.block_size}, permutations {params.permutations}, "
-            f"path_genes {params.path_genes}: a block needs at least 2 cells, there must be at "
-            "least 1 permutation and no negative number of genes"
-        )
     if task.n_cells < params.block_size:
         raise NotApplicable(
             f"hsic-lasso: {task.n_cells} training cells do not fill a block of "

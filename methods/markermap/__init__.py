@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from panelbench.errors import InputError
 from panelbench.method import Selection, Task, method
 
 from .params import (
@@ -58,8 +57,6 @@ _DECLARED: dict[str, Any] = {
 def _select(task: Task, variant: Variant, params: Params) -> Selection:
     from .training import train
 
-    if task.k > task.n_genes:
-        raise InputError(f"{variant}: k = {task.k} is more than the {task.n_genes} genes there are")
     chosen = settings(variant, params, task.n_genes)
     trained = train(task, chosen)
     ranking = task.genes[trained.genes].tolist()
@@ -102,8 +99,6 @@ def select_supervised(task: Task, params: SupervisedParams) -> Selection:
 
     Raises
     ------
-    InputError
-        When a parameter is out of range or k exceeds the genes.
     NotApplicable
         When there are too few cells.
     ValueError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import numpy as np
 
 from panelbench.errors import NotApplicable
 from panelbench.method import Task
+from panelbench.nn import tensor_of
 
 if TYPE_CHECKING:
     import torch
@@ -47,8 +47,6 @@ class Cells:
         NotApplicable
             When fewer than two cells are left to train on, or none to validate on.
         """
-        import torch
-
         held = task.validation
         if held is None:
             held = np.zeros(task.n_cells, bool)
@@ -60,13 +58,8 @@ class Cells:
                 f"needs 2 training cells and 1 validation cell, found {len(training)} and "
                 f"{len(validation)}"
             )
-        device = torch.device(task.device)
-        with warnings.catch_warnings():
-            # The array is read-only, and only read here.
-            warnings.filterwarnings("ignore", message=".*not writable")
-            x = torch.from_numpy(task.dense()).to(device)
-            y = torch.from_numpy(task.target.values).to(device) if labelled else None
-        return cls(x, y, training, validation)
+        y = tensor_of(task.target.values, task.device) if labelled else None
+        return cls(tensor_of(task.dense(), task.device), y, training, validation)
 
     def shuffled(
         self, size: int, rng: np.random.Generator

@@ -1,4 +1,4 @@
-"""Building blocks: layers whose weights and dropout come from generators of their own."""
+"""Building blocks: layers whose weights come from a generator of their own."""
 
 from __future__ import annotations
 
@@ -35,11 +35,3 @@ def initialise(module: torch.nn.Module, generator: torch.Generator) -> None:
                 bound = 1 / math.sqrt(layer.in_features)
                 layer.weight.uniform_(-bound, bound, generator=generator)
                 layer.bias.uniform_(-bound, bound, generator=generator)
-
-
-def drop(values: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
-    """Dropout."""
-    import torch
-
-    kept = torch.empty_like(values).bernoulli_(1 - probability, generator=generator)
-    return values * kept.mul_(1 / (1 - probability))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from panelbench.errors import InputError
+from annotated_types import Ge, Gt, Le, Lt
 
+from .lr_finder import LOWEST
 from .stopping import Form
 
 Variant = Literal["markermap", "markermap-joint", "markermap-unsup", "concrete-vae", "gumbel-vae"]
@@ -31,8 +32,8 @@ class Params:
     batch_size
         Cells per step; a last batch of a single cell is left out.
     min_epochs, max_epochs
-        Fewest and most passes over the training cells; never fewer than one, and the fewest are
-        no more than the most.
+        Fewest and most passes over the training cells; where the fewest are more than the most,
+        the most count.
     early_stop
         How patience is counted: see `stopping.EarlyStop`.
     patience
@@ -56,20 +57,20 @@ class Params:
     """
 
     preset: Preset = "robust"
-    hidden: int | None = None
-    latent: int = 16
-    batch_size: int = 64
-    min_epochs: int = 25
-    max_epochs: int = 100
+    hidden: Annotated[int, Ge(1)] | None = None
+    latent: Annotated[int, Ge(1)] = 16
+    batch_size: Annotated[int, Ge(2)] = 64
+    min_epochs: Annotated[int, Ge(1)] = 25
+    max_epochs: Annotated[int, Ge(1)] = 100
     early_stop: Form | None = None
-    patience: int | None = None
-    lr: float | None = None
-    max_lr: float | None = None
-    lr_steps: int = 500
-    t_start: float = 3.0
-    t_decay: float | None = None
-    t_min: float | None = None
-    kl_weight: float = 0.1
+    patience: Annotated[int, Ge(1)] | None = None
+    lr: Annotated[float, Gt(0)] | None = None
+    max_lr: Annotated[float, Gt(LOWEST)] | None = None
+    lr_steps: Annotated[int, Ge(1)] = 500
+    t_start: Annotated[float, Gt(0)] = 3.0
+    t_decay: Annotated[float, Gt(0), Le(1)] | None = None
+    t_min: Annotated[float, Gt(0)] | None = None
+    kl_weight: Annotated[float, Ge(0)] = 0.1
     clamp_variance: bool | None = None
     validation_noise: bool | None = None
     sample: bool = False
@@ -85,7 +86,7 @@ class MarkerMapParams(Params):
         Share of the running logits that a batch keeps.
     """
 
-    beta: float = 0.95
+    beta: Annotated[float, Ge(0), Lt(1)] = 0.95
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class JointParams(MarkerMapParams):
         the classification is that of a few genes.
     """
 
-    tradeoff: float = 0.5
+    tradeoff: Annotated[float, Ge(0), Le(1)] = 0.5
     per_gene: bool | None = None
 
 
@@ -212,13 +213,7 @@ def temperature(settings: Settings, epoch: int) -> float:
 
 
 def settings(variant: Variant, params: Params, n_genes: int) -> Settings:
-    """Settings of a training, checked, with the preset's values where a parameter is None.
-
-    Raises
-    ------
-    InputError
-        When parameters are out of range; it names them.
-    """
+    """Settings of a training, with the preset's values where a parameter is None."""
     given = {item.name: getattr(params, item.name) for item in fields(params)}
     preset = PRESETS[given.pop("preset")][variant]
     values: dict[str, Any] = {
@@ -232,22 +227,4 @@ def settings(variant: Variant, params: Params, n_genes: int) -> Settings:
     values["min_epochs"] = min(values["min_epochs"], values["max_epochs"])
     # At 0 and 1 only one loss is left, and dividing it would change nothing but its size.
     values["per_gene"] = values["per_gene"] and 0 < values["tradeoff"] < 1
-    found = Settings(variant=variant, **values)
-    rules = {
-        **{name: values[name] >= 1 for name in ("hidden", "latent", "patience", "lr_steps")},
-        "batch_size": found.batch_size >= 2,
-        "max_epochs": found.max_epochs >= 1,
-        "min_epochs": found.max_epochs < 1 or found.min_epochs >= 1,
-        "lr": found.lr is None or found.lr > 0,
-        "max_lr": found.max_lr > 1e-8,
-        "t_start": found.t_start > 0,
-        "t_decay": 0 < found.t_decay <= 1,
-        "t_min": found.t_min > 0,
-        "kl_weight": found.kl_weight >= 0,
-        "beta": 0 <= found.beta < 1,
-        "tradeoff": 0 <= found.tradeoff <= 1,
-    }
-    wrong = [f"{name} = {values[name]!r}" for name, fits in rules.items() if not fits]
-    if wrong:
-        raise InputError(f"{variant}: out of range: {', '.join(wrong)}")
-    return found
+    return Settings(variant=variant, **values)

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from panelbench.nn import (
+    Layer,
+    expect_cells,
+    fold_norm,
+    layer_arrays,
+    layers_from,
+    leaky_relu,
+    run,
+    to_numpy,
+)
+
 if TYPE_CHECKING:
-    import torch
-
     from .model import Model
-
-Layer = tuple[np.ndarray, np.ndarray]
-"""Weights (inputs x outputs) and biases, float32."""
-
-_SLOPE = 0.01
 
 
 class MarkerMapPredictor:
@@ -67,7 +71,7 @@ class MarkerMapPredictor:
         if task != self.task:
             raise ValueError(f"{task!r} is no task of this predictor; it has {self.task!r}")
         mean, _ = self._latent(X)
-        return np.asarray(softmax(_run(self.parts["classifier"], mean), axis=1))
+        return np.asarray(softmax(self._run("classifier", mean), axis=1))
 
     def predict(self, task: str, X: np.ndarray) -> np.ndarray:
         """Refuse: there is no regression."""
@@ -90,33 +94,26 @@ class MarkerMapPredictor:
             raise ValueError("this predictor was trained without a reconstruction: it classifies")
         latent, hidden = self._latent(X)
         if self.seed is not None:
-            log_variance = _run(self.parts["log_variance"], hidden)
+            log_variance = self._run("log_variance", hidden)
             normal = np.random.default_rng(self.seed).standard_normal(latent.shape)
             latent = latent + np.exp(0.5 * log_variance) * normal
-        return _run(self.parts["decoder"], latent).astype(np.float32)
+        return self._run("decoder", latent).astype(np.float32)
 
     def _latent(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Latent means, and the encoder's output before them."""
-        X = np.asarray(X, dtype=np.float64)
-        if X.ndim != 2 or X.shape[1] != len(self.genes):
-            raise ValueError(
-                f"expected a matrix of cells x {len(self.genes)} genes, found shape {X.shape}"
-            )
         *body, last = self.parts["encoder"]
-        hidden = _leaky(_run(body, X))
-        return _run([last], hidden), hidden
+        X = expect_cells(X, len(self.genes)).astype(np.float64)
+        hidden = leaky_relu(run(body, X, leaky_relu))
+        return run([last], hidden), hidden
+
+    def _run(self, part: str, values: np.ndarray) -> np.ndarray:
+        return run(self.parts[part], values, leaky_relu)
 
     def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays named by part and layer, and facts for JSON."""
-        arrays = {
-            f"{name}{i}.{kind}": array
-            for name, part in self.parts.items()
-            for i, layer in enumerate(part)
-            for kind, array in zip(("weight", "bias"), layer, strict=True)
-        }
-        return arrays, {
+        return layer_arrays(self.parts), {
             "genes": list(self.genes),
-            "parts": {name: len(part) for name, part in self.parts.items()},
+            "parts": list(self.parts),
             "task": self.task,
             "seed": self.seed,
         }
@@ -124,10 +121,7 @@ class MarkerMapPredictor:
     @classmethod
     def load(cls, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> MarkerMapPredictor:
         """Rebuild a predictor from what `save` returned."""
-        parts = {
-            name: [(arrays[f"{name}{i}.weight"], arrays[f"{name}{i}.bias"]) for i in range(length)]
-            for name, length in facts["parts"].items()
-        }
+        parts = {name: layers_from(arrays, name) for name in facts["parts"]}
         return cls(facts["genes"], parts, facts["task"], facts["seed"])
 
 
@@ -150,7 +144,7 @@ def cut_down(
         For drawing latent variables; None takes their mean.
     """
     layers = model.layers
-    first = (weight.T.astype(np.float64), _array(model.first.bias))
+    first = (weight.T.astype(np.float64), to_numpy(model.first.bias))
     parts = {"encoder": [*_folded(layers["encoder"], [first]), *_folded([layers["mean"]])]}
     for name in ("classifier", "decoder"):
         if name in layers:
@@ -169,28 +163,18 @@ def _folded(modules: Any, layers: Sequence[Layer] = ()) -> list[Layer]:
         if isinstance(module, torch.nn.Sequential):
             found = _folded(module, found)
         elif isinstance(module, torch.nn.Linear):
-            found.append((_array(module.weight).T, _array(module.bias)))
+            found.append((to_numpy(module.weight).T, to_numpy(module.bias)))
         elif isinstance(module, torch.nn.BatchNorm1d):
-            weight, bias = found.pop()
-            gain = _array(module.weight) / np.sqrt(_array(module.running_var) + module.eps)
-            shift = _array(module.bias) - _array(module.running_mean) * gain
-            found.append((weight * gain, bias * gain + shift))
+            assert module.running_mean is not None and module.running_var is not None
+            found[-1] = fold_norm(
+                found[-1],
+                mean=to_numpy(module.running_mean),
+                variance=to_numpy(module.running_var),
+                weight=to_numpy(module.weight),
+                bias=to_numpy(module.bias),
+                epsilon=module.eps,
+            )
     return found
-
-
-def _run(layers: Sequence[Layer], values: np.ndarray) -> np.ndarray:
-    for i, (weight, bias) in enumerate(layers):
-        values = np.asarray((_leaky(values) if i else values) @ weight + bias)
-    return values
-
-
-def _leaky(values: np.ndarray) -> np.ndarray:
-    return np.asarray(np.maximum(values, _SLOPE * values))
-
-
-def _array(values: torch.Tensor | None) -> np.ndarray:
-    assert values is not None
-    return np.asarray(values.detach().cpu().numpy().astype(np.float64))
 
 
 def _float32(layer: Layer) -> Layer:

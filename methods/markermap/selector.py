@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from .layers import block, drop, initialise, linear
+from panelbench.nn import drop
+
+from .layers import block, initialise, linear
 from .subset import gumbel, relaxed_topk
 
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ class RunningLogits:
 
     def update(self, x: torch.Tensor, noise: torch.Generator) -> torch.Tensor:
         """Running logits after a batch; the gradient flows to what the batch brought."""
-        hidden = self.upper(drop(self.lower(x), _DROPOUT, noise))
+        hidden = self.upper(drop(self.lower(x), _DROPOUT, noise, "bernoulli"))
         # The last layer is linear: its mean over cells is its value at their mean.
         present: torch.Tensor = self.out(hidden.mean(0))
         logits = self.beta * self.logits + (1 - self.beta) * present

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from panelbench.method import Task
+from panelbench.nn import generator, one_thread
 
 from .data import Cells
 from .lr_finder import find_lr
@@ -70,22 +71,16 @@ def train(task: Task, settings: Settings) -> Trained:
     ValueError
         When the training loss is no longer finite.
     """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return _train(task, settings)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _train(task: Task, settings: Settings) -> Trained:
     cells = Cells.of(task, labelled=settings.tradeoff < 1)
     model = build(task, settings)
     lr = settings.lr or _search(task, settings, cells, copy.deepcopy(model))
-    noise = _generator(task, "markermap noise")
-    validation_noise = _generator(task, "markermap validation noise")
+    noise = generator(task, "markermap noise", task.device)
+    validation_noise = generator(task, "markermap validation noise", task.device)
     steps = Steps(model, cells, settings, lr, task.rng("markermap batches"), noise)
     stop = EarlyStop(settings.early_stop, settings.patience, settings.min_epochs)
     curves: dict[str, list[float | None]] = {
@@ -133,15 +128,15 @@ def build(task: Task, settings: Settings) -> Model:
     import torch
 
     device = torch.device(task.device)
-    generator = torch.Generator().manual_seed(task.int_seed("markermap weights"))
+    initial = generator(task, "markermap weights")
     n_genes, k = task.n_genes, task.k
     selector: Selector
     if settings.variant == "concrete-vae":
-        selector = Concrete(n_genes, k, settings.readout, generator, device)
+        selector = Concrete(n_genes, k, settings.readout, initial, device)
     elif settings.variant == "gumbel-vae":
-        selector = FreeLogits(n_genes, k, generator, device)
+        selector = FreeLogits(n_genes, k, initial, device)
     else:
-        selector = RunningLogits(n_genes, k, settings.hidden, settings.beta, generator, device)
+        selector = RunningLogits(n_genes, k, settings.hidden, settings.beta, initial, device)
     return Model(
         selector,
         n_genes,
@@ -154,7 +149,7 @@ def build(task: Task, settings: Settings) -> Model:
             per_gene=settings.per_gene,
             variance_limit=_VARIANCE_LIMIT if settings.clamp_variance else None,
         ),
-        generator,
+        initial,
         device,
     )
 
@@ -216,7 +211,8 @@ class Steps:
 
 def _search(task: Task, settings: Settings, cells: Cells, model: Model) -> float:
     """Learning rate for a model; trains the model it is given."""
-    noise, rng = _generator(task, "markermap search noise"), task.rng("markermap search batches")
+    noise = generator(task, "markermap search noise", task.device)
+    rng = task.rng("markermap search batches")
     steps = Steps(model, cells, settings, settings.max_lr, rng, noise)
     batches = steps.endless()
 
@@ -227,9 +223,3 @@ def _search(task: Task, settings: Settings, cells: Cells, model: Model) -> float
 
     longest = settings.max_epochs * math.ceil(len(cells.training) / settings.batch_size)
     return find_lr(step, settings.max_lr, min(settings.lr_steps, longest))
-
-
-def _generator(task: Task, purpose: str) -> torch.Generator:
-    import torch
-
-    return torch.Generator(torch.device(task.device)).manual_seed(task.int_seed(purpose))

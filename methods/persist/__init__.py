@@ -11,13 +11,15 @@ missing at the end is filled with the next most probable genes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Lt
 
 from panelbench.errors import InputError, MethodError, NotApplicable
 from panelbench.method import Selection, Task, method
+from panelbench.nn import Widths, one_thread
 
 from .predictor import PersistPredictor
 
@@ -54,7 +56,7 @@ class _Params:
     lam_init
         First penalty; None: 0.01 with the hurdle loss, else 0.0001.
     t_start, t_end
-        Temperature at the first and after the last step of each training.
+        Temperature at the first and after the last step of each training; it does not rise.
     preselected
         Genes that must be on the panel, and that the network sees from the start. They count
         within k and head the ranking.
@@ -65,20 +67,26 @@ class _Params:
         loss. They decide nothing.
     """
 
-    eliminate_epochs: int = 250
-    select_epochs: int = 250
-    batch_size: int = 64
-    lr: float = 1e-3
-    hidden: tuple[int, ...] = (128, 128)
-    target: int | None = None
-    tol: float = 0.2
-    max_trials: int = 10
-    lam_init: float | None = None
-    t_start: float = 10.0
-    t_end: float = 0.01
+    eliminate_epochs: Annotated[int, Ge(1)] = 250
+    select_epochs: Annotated[int, Ge(1)] = 250
+    batch_size: Annotated[int, Ge(1)] = 64
+    lr: Annotated[float, Gt(0)] = 1e-3
+    hidden: Widths = (128, 128)
+    target: Annotated[int, Ge(0)] | None = None
+    tol: Annotated[float, Gt(0), Lt(1)] = 0.2
+    max_trials: Annotated[int, Ge(1)] = 10
+    lam_init: Annotated[float, Gt(0)] | None = None
+    t_start: Annotated[float, Gt(0)] = 10.0
+    t_end: Annotated[float, Gt(0)] = 0.01
     preselected: tuple[str, ...] = ()
     strict: bool = False
     validate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.t_start < self.t_end:
+            raise ValueError(
+                f"the temperature must not rise: t_start = {self.t_start}, t_end = {self.t_end}"
+            )
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ class Params(_Params):
         Masks that the soft predictor averages over.
     """
 
-    draws: int = 16
+    draws: Annotated[int, Ge(1)] = 16
 
 
 @dataclass(frozen=True)
@@ -136,14 +144,12 @@ def select(task: Task, params: Params) -> Selection:
     Raises
     ------
     InputError
-        When a parameter is out of range, a preselected gene is unknown, or k exceeds the genes.
+        When a preselected gene is unknown, or k is more than elimination is to leave.
     MethodError
         When `strict` is set and rows agree on a gene.
     """
     from .network import cross_entropy
 
-    if not params.draws >= 1:
-        raise InputError(f"persist: out of range: draws = {params.draws!r}")
     return _select(task, params, cross_entropy, len(task.target.classes), 1e-4)
 
 
@@ -170,17 +176,13 @@ def select_unsupervised(task: Task, params: UnsupParams) -> Selection:
     """
     from .network import hurdle, squared_error
 
-    if params.loss not in ("hurdle", "mse"):
-        raise InputError(f"persist-unsup: loss is hurdle or mse, not {params.loss!r}")
     if params.loss == "hurdle":
         return _select(task, params, hurdle, 2 * task.n_genes, 1e-2)
     return _select(task, params, squared_error, task.n_genes, 1e-4)
 
 
 def _select(task: Task, params: _Params, loss: Loss, n_outputs: int, lam_init: float) -> Selection:
-    """Run both stages on one thread: the matrices are small, and `n_jobs` changes nothing."""
-    import torch
-
+    """Run both stages on one thread: `Task.n_jobs` changes nothing."""
     from .data import columns, load
     from .results import accuracy, predictor, record
     from .stages import Problem
@@ -189,10 +191,8 @@ def _select(task: Task, params: _Params, loss: Loss, n_outputs: int, lam_init: f
     supervised = isinstance(params, Params)
     preselected = columns(task, params.preselected)
     cells = load(task, supervised=supervised, validate=params.validate)
-    problem = Problem(task, cells, loss, n_outputs, tuple(params.hidden), preselected)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    problem = Problem(task, cells, loss, n_outputs, params.hidden, preselected)
+    with one_thread():
         found, selected = _stages(problem, params, lam_init)
         info = record(task, selected, found)
         ranking = np.r_[preselected, selected.genes]
@@ -203,8 +203,6 @@ def _select(task: Task, params: _Params, loss: Loss, n_outputs: int, lam_init: f
                 task, selected, ranking, draws=params.draws, temperature=params.t_end
             )
             info |= accuracy(task, trained, cells)
-    finally:
-        torch.set_num_threads(threads)
     if params.strict and selected.refilled:
         raise MethodError(
             f"persist: {selected.refilled} of {len(selected.rows)} rows chose a gene that another "
@@ -219,25 +217,11 @@ def _select(task: Task, params: _Params, loss: Loss, n_outputs: int, lam_init: f
 
 
 def _check(task: Task, params: _Params) -> None:
-    rules = {
-        **{
-            name: getattr(params, name) >= 1
-            for name in ("eliminate_epochs", "select_epochs", "batch_size", "max_trials")
-        },
-        "lr": params.lr > 0,
-        "hidden": len(params.hidden) > 0 and all(width >= 1 for width in params.hidden),
-        "target": not params.target or params.target >= task.k,
-        "tol": 0 < params.tol < 1,
-        "lam_init": params.lam_init is None or params.lam_init > 0,
-        "t_start": params.t_start >= params.t_end,
-        "t_end": params.t_end > 0,
-    }
-    values = {item.name: getattr(params, item.name) for item in fields(params)}
-    wrong = [f"{name} = {values[name]!r}" for name, fits in rules.items() if not fits]
-    if wrong:
-        raise InputError(f"persist: out of range: {', '.join(wrong)}")
-    if task.k > task.n_genes:
-        raise InputError(f"persist: k = {task.k} is more than the {task.n_genes} genes there are")
+    if params.target and params.target < task.k:
+        raise InputError(
+            f"persist: target = {params.target}: elimination must leave the {task.k} genes of the "
+            "panel or more; 0 is without elimination"
+        )
     if task.n_cells < 2:
         raise NotApplicable(f"persist: needs at least 2 training cells, found {task.n_cells}")
 

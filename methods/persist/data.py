@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from panelbench.errors import InputError, NotApplicable
 from panelbench.method import Matrix, Task
+from panelbench.nn import tensor_of
 
 if TYPE_CHECKING:
     import torch
@@ -53,9 +53,6 @@ class Cells:
 
 def load(task: Task, *, supervised: bool, validate: bool) -> Cells:
     """Cells of a task; inputs from `Task.X` with labels, else those of `detected`."""
-    import torch
-
-    device = torch.device(task.device)
     inputs = _positive(task.X) if supervised else detected(task)
     truth = task.target.values if supervised else task.dense()
     held_out = np.zeros(task.n_cells, dtype=bool)
@@ -66,14 +63,12 @@ def load(task: Task, *, supervised: bool, validate: bool) -> Cells:
         raise NotApplicable(
             "persist: validate holds out the validation cells, and there are no others"
         )
-    with warnings.catch_warnings():  # the matrix may be read-only, and is only read
-        warnings.filterwarnings("ignore", message=".*not writable.*")
-        return Cells(
-            inputs=torch.from_numpy(inputs).to(device),
-            truth=torch.from_numpy(truth).to(device),
-            training=training,
-            held_out=np.flatnonzero(held_out),
-        )
+    return Cells(
+        inputs=tensor_of(inputs, task.device),
+        truth=tensor_of(truth, task.device),
+        training=training,
+        held_out=np.flatnonzero(held_out),
+    )
 
 
 def detected(task: Task) -> np.ndarray:

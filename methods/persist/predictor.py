@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from panelbench.nn import Layer, expect_cells, layer_arrays, layers_from, run
+
 _CELLS = 4096
 """Cells that are predicted at a time."""
 
@@ -50,7 +52,7 @@ class PersistPredictor:
     columns: np.ndarray
     masks: np.ndarray
     chosen: np.ndarray
-    layers: Sequence[tuple[np.ndarray, np.ndarray]]
+    layers: Sequence[Layer]
     mode: str = "soft"
     genes: Sequence[str] = field(init=False)
 
@@ -79,11 +81,7 @@ class PersistPredictor:
         """
         if task != self.task:
             raise ValueError(f"{task!r} is no task of this predictor; it has {self.task!r}")
-        X = np.asarray(X)
-        if X.ndim != 2 or X.shape[1] != len(self.genes):
-            raise ValueError(
-                f"expected a matrix of cells x {len(self.genes)} genes, found shape {X.shape}"
-            )
+        X = expect_cells(X, len(self.genes))
         columns, weights = self._soft() if self.mode == "soft" else self._hard()
         parts = [
             self._probabilities(X[start : start + _CELLS, columns].astype(np.float32), weights)
@@ -114,22 +112,17 @@ class PersistPredictor:
         bias = self.layers[0][1]
         total = np.zeros((len(x), len(self.layers[-1][1])))
         for weight in weights:
-            hidden = x @ weight + bias
-            for layer in self.layers[1:]:
-                hidden = np.maximum(hidden, 0) @ layer[0] + layer[1]
-            total += softmax(hidden.astype(np.float64), axis=1)
+            output = run([(weight, bias), *self.layers[1:]], x)
+            total += softmax(output.astype(np.float64), axis=1)
         return total / len(weights)
 
     def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays and facts for JSON."""
         arrays = {"columns": self.columns, "masks": self.masks, "chosen": self.chosen}
-        for i, (weight, bias) in enumerate(self.layers):
-            arrays[f"layer{i}.weight"], arrays[f"layer{i}.bias"] = weight, bias
-        return arrays, {
+        return arrays | layer_arrays({"layer": self.layers}), {
             "task": self.task,
             "all_genes": list(self.all_genes),
             "panel": list(self.panel),
-            "n_layers": len(self.layers),
             "mode": self.mode,
         }
 
@@ -143,9 +136,6 @@ class PersistPredictor:
             columns=arrays["columns"],
             masks=arrays["masks"],
             chosen=arrays["chosen"],
-            layers=[
-                (arrays[f"layer{i}.weight"], arrays[f"layer{i}.bias"])
-                for i in range(facts["n_layers"])
-            ],
+            layers=layers_from(arrays, "layer"),
             mode=facts["mode"],
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from panelbench.method import Task
+from panelbench.nn import generator
 
 from .data import Cells
 from .gates import BinaryGates
@@ -67,9 +68,7 @@ class Problem:
 
     def weights(self, purpose: str) -> torch.Generator:
         """Generator of initial weights."""
-        import torch
-
-        return torch.Generator().manual_seed(self.task.int_seed(f"persist {purpose}"))
+        return generator(self.task, f"persist {purpose}")
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ are the suite's own.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Le, Lt
 
-from panelbench.errors import InputError
 from panelbench.method import Selection, Task, method
+from panelbench.nn import Widths
 
 from .predictor import YotoPredictor
 
@@ -90,23 +91,23 @@ class Params:
     """
 
     preset: Literal["default", "paper"] = "default"
-    epochs: int = 1000
-    batch_size: int = 256
-    hidden: tuple[int, ...] = (128, 128)
+    epochs: Annotated[int, Ge(1)] = 1000
+    batch_size: Annotated[int, Ge(2)] = 256
+    hidden: Widths = (128, 128)
     batch_norm: bool = True
-    dropout: float = 0.2
-    input_dropout: float | None = None
-    cells_per_gene: float = 25.0
-    class_balance: float | None = None
-    label_smoothing: float | None = None
-    weight_decay: float | None = None
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.2
+    input_dropout: Annotated[float, Ge(0), Lt(1)] | None = None
+    cells_per_gene: Annotated[float, Gt(0)] = 25.0
+    class_balance: Annotated[float, Ge(0)] | None = None
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] | None = None
+    weight_decay: Annotated[float, Ge(0)] | None = None
     standardize: bool | None = None
-    lr: float = 1e-3
-    lr_scores: float | None = None
-    beta: float = 0.1
-    tau_start: float = 1.0
-    tau_end: float = 0.01
-    anneal: float = 0.6
+    lr: Annotated[float, Ge(0)] = 1e-3
+    lr_scores: Annotated[float, Ge(0)] | None = None
+    beta: Annotated[float, Ge(0)] = 0.1
+    tau_start: Annotated[float, Gt(0)] = 1.0
+    tau_end: Annotated[float, Gt(0)] = 0.01
+    anneal: Annotated[float, Ge(0), Le(1)] = 0.6
 
 
 @dataclass(frozen=True)
@@ -115,36 +116,19 @@ class PersistParams(Params):
 
     preset: Literal["default", "paper"] = "paper"
     batch_norm: bool = False
-    dropout: float = 0.0
-    tau_start: float = 10.0
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    tau_start: Annotated[float, Gt(0)] = 10.0
 
 
 def settings(params: Params) -> Settings:
-    """Settings of a training, checked, with the preset's values where a parameter is None."""
+    """Settings of a training, with the preset's values where a parameter is None."""
     from .training import Settings
 
     preset = PRESETS[params.preset]
     values = {item.name: getattr(params, item.name) for item in fields(params)}
     values = {name: preset[name] if value is None else value for name, value in values.items()}
     del values["preset"]
-    found = Settings(**values | {"hidden": tuple(params.hidden)})
-    shares = ("dropout", "input_dropout", "label_smoothing")
-    rules = {
-        "epochs": found.epochs >= 1,
-        "batch_size": found.batch_size >= 2,
-        "hidden": len(found.hidden) > 0 and all(width >= 1 for width in found.hidden),
-        **{name: 0 <= values[name] < 1 for name in shares},
-        **{
-            name: values[name] >= 0
-            for name in ("weight_decay", "class_balance", "beta", "lr", "lr_scores")
-        },
-        **{name: values[name] > 0 for name in ("tau_start", "tau_end", "cells_per_gene")},
-        "anneal": 0 <= found.anneal <= 1,
-    }
-    wrong = [f"{name} = {values[name]!r}" for name, fits in rules.items() if not fits]
-    if wrong:
-        raise InputError(f"yoto: out of range: {', '.join(wrong)}")
-    return found
+    return Settings(**values)
 
 
 def predictor(task: Task, trained: Trained) -> YotoPredictor:
@@ -182,8 +166,6 @@ def _ranking(task: Task, trained: Trained) -> np.ndarray:
 def _select(task: Task, params: Params) -> Selection:
     from .training import train
 
-    if task.k > task.n_genes:
-        raise InputError(f"yoto: k = {task.k} is more than the {task.n_genes} genes there are")
     trained = train(task, settings(params))
     ranking = _ranking(task, trained)
     info: dict[str, Any] = {"curves": trained.curves}
@@ -222,8 +204,6 @@ def select(task: Task, params: Params) -> Selection:
 
     Raises
     ------
-    InputError
-        When a parameter is out of range or k exceeds the genes.
     NotApplicable
         When there are no labels or no gene varies.
     """

@@ -10,6 +10,7 @@ import numpy as np
 
 from panelbench.errors import NotApplicable
 from panelbench.method import Matrix, Target, Task
+from panelbench.nn import tensor_of
 
 if TYPE_CHECKING:
     import torch
@@ -145,9 +146,7 @@ def _storage(task: Task, device: torch.device) -> torch.Tensor | Matrix:
     import torch
 
     if isinstance(task.X, np.ndarray):
-        with warnings.catch_warnings():  # the matrix is read-only, and only read
-            warnings.filterwarnings("ignore", message=".*not writable.*")
-            return torch.from_numpy(task.X).to(device)
+        return tensor_of(task.X, device)
     binary = bool((task.X.data == 1).all())
     size = task.n_cells * task.n_genes * (1 if binary else 4)
     room = _DENSE_BYTES if task.memory_limit is None else task.memory_limit // 4

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
+from panelbench.nn import Layer, drop, fold_norm, to_numpy
 
 if TYPE_CHECKING:
     import torch
@@ -122,9 +122,7 @@ class Network:
                 norm.mean, norm.variance = hidden.mean(0), hidden.var(0, correction=0)
                 hidden = torch.relu(norm.apply(hidden, training=False))
 
-    def folded(
-        self, genes: torch.Tensor
-    ) -> tuple[list[tuple[np.ndarray, np.ndarray]], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    def folded(self, genes: torch.Tensor) -> tuple[list[Layer], dict[str, Layer]]:
         """Hidden layers and heads for these genes alone, normalisation folded into the weights.
 
         Returns
@@ -132,11 +130,11 @@ class Network:
         Pairs of weights (inputs x outputs) and biases, float64: the hidden layers in order, and
         the head of each task.
         """
-        layers = [(_numpy(self.first[genes]), _numpy(self.bias))]
-        layers += [(_numpy(weight.T), _numpy(bias)) for weight, bias in self.layers]
+        layers = [(to_numpy(self.first[genes]), to_numpy(self.bias))]
+        layers += [(to_numpy(weight.T), to_numpy(bias)) for weight, bias in self.layers]
         if self.norms:
-            layers = [norm.fold(*layer) for norm, layer in zip(self.norms, layers, strict=True)]
-        heads = {name: (_numpy(w.T), _numpy(b)) for name, (w, b) in self.heads.items()}
+            layers = [norm.fold(layer) for norm, layer in zip(self.norms, layers, strict=True)]
+        heads = {name: (to_numpy(w.T), to_numpy(b)) for name, (w, b) in self.heads.items()}
         return layers, heads
 
 
@@ -158,22 +156,12 @@ class _Norm:
             values, self.mean, self.variance, self.weight, self.bias, training, _MOMENTUM, _EPSILON
         )
 
-    def fold(self, weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        gain = _numpy(self.weight) / np.sqrt(_numpy(self.variance) + _EPSILON)
-        return weight * gain, (bias - _numpy(self.mean)) * gain + _numpy(self.bias)
-
-
-def drop(
-    values: torch.Tensor, probability: float, generator: torch.Generator | None
-) -> torch.Tensor:
-    """Dropout from a generator of its own; without one, or at probability 0, the values."""
-    import torch
-
-    if generator is None or probability == 0:
-        return values
-    kept = torch.empty_like(values).uniform_(generator=generator) >= probability
-    return values * kept / (1 - probability)
-
-
-def _numpy(values: torch.Tensor) -> np.ndarray:
-    return values.detach().cpu().numpy().astype(np.float64, order="C")
+    def fold(self, layer: Layer) -> Layer:
+        return fold_norm(
+            layer,
+            mean=to_numpy(self.mean),
+            variance=to_numpy(self.variance),
+            weight=to_numpy(self.weight),
+            bias=to_numpy(self.bias),
+            epsilon=_EPSILON,
+        )

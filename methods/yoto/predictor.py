@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-Layer = tuple[np.ndarray, np.ndarray]
+from panelbench.nn import Layer, expect_cells, layer_arrays, layers_from, run
 
 
 class YotoPredictor:
@@ -80,41 +80,25 @@ class YotoPredictor:
         if self.kinds.get(task) != kind:
             known = [name for name, found in self.kinds.items() if found == kind]
             raise ValueError(f"{task!r} is no {kind} task of this predictor; it has {known}")
-        hidden = np.asarray(X, dtype=np.float64)
-        if hidden.ndim != 2 or hidden.shape[1] != len(self.genes):
-            raise ValueError(
-                f"expected a matrix of cells x {len(self.genes)} genes, found shape {hidden.shape}"
-            )
-        for weight, bias in self.layers:
-            hidden = np.maximum(hidden @ weight + bias, 0.0)
-        weight, bias = self.heads[task]
-        return np.asarray(hidden @ weight + bias)
+        cells = expect_cells(X, len(self.genes)).astype(np.float64)
+        return run([*self.layers, self.heads[task]], cells)
 
     def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays named by layer or task, and facts for JSON."""
-        arrays: dict[str, np.ndarray] = {}
-        named = [(f"layer{i}", layer) for i, layer in enumerate(self.layers)]
-        named += [(f"head{i}", layer) for i, layer in enumerate(self.heads.values())]
-        for name, (weight, bias) in named:
-            arrays[f"{name}.weight"], arrays[f"{name}.bias"] = weight, bias
-        return arrays, {
+        parts = {"layer": self.layers, "head": list(self.heads.values())}
+        return layer_arrays(parts), {
             "genes": list(self.genes),
-            "n_layers": len(self.layers),
             "tasks": [[name, self.kinds[name], name in self.vectors] for name in self.heads],
         }
 
     @classmethod
     def load(cls, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> YotoPredictor:
         """Rebuild a predictor from what `save` returned."""
-
-        def layer(name: str) -> Layer:
-            return arrays[f"{name}.weight"], arrays[f"{name}.bias"]
-
         tasks = facts["tasks"]
         return cls(
             genes=facts["genes"],
-            layers=[layer(f"layer{i}") for i in range(facts["n_layers"])],
-            heads={name: layer(f"head{i}") for i, (name, *_) in enumerate(tasks)},
+            layers=layers_from(arrays, "layer"),
+            heads=dict(zip([name for name, *_ in tasks], layers_from(arrays, "head"), strict=True)),
             kinds={name: kind for name, kind, _ in tasks},
             vectors=[name for name, _, vector in tasks if vector],
         )

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from panelbench.method import Task
+from panelbench.nn import drop, generator, one_thread
 
 from .data import Cells, Labels
 from .mask import TopK
-from .model import Network, drop
+from .model import Network
 
 if TYPE_CHECKING:
     import torch
@@ -91,17 +92,10 @@ def input_dropout(settings: Settings, n_cells: int, k: int) -> float:
 def train(task: Task, settings: Settings) -> Trained:
     """Train scores and network together.
 
-    On the CPU one thread does it: the matrices are small, and the result does not depend on
-    `Task.n_jobs`.
+    On the CPU one thread does it, so that the result does not depend on `Task.n_jobs`.
     """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return Trainer(task, settings).run()
-    finally:
-        torch.set_num_threads(threads)
 
 
 class Trainer:
@@ -116,8 +110,8 @@ class Trainer:
         self.n_genes = len(self.cells.genes)
         self.k = min(task.k, self.n_genes)
         self.input_dropout = input_dropout(settings, self.cells.n_cells, self.k)
-        setup = torch.Generator().manual_seed(task.int_seed("yoto weights"))
-        self.noise = torch.Generator(self.device).manual_seed(task.int_seed("yoto noise"))
+        setup = generator(task, "yoto weights")
+        self.noise = generator(task, "yoto noise", self.device)
         self.shuffle = task.rng("yoto batches")
         self.scores = (0.01 * torch.randn(self.n_genes, generator=setup)).to(self.device)
         self.network = Network(
