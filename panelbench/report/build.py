@@ -78,7 +78,11 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     lines = beside(summary, read(reference))
     published = published_grid(lines) if lines else None
     stability, overlaps = stability_grid(summary), overlap_grids(summary)
-    cost, failed, methods = cost_grid(summary), failures_grid(summary), properties_grid(results)
+    cost, failed, methods = (
+        cost_grid(summary),
+        failures_grid(summary),
+        properties_grid(summary.results),
+    )
 
     files: dict[str, bytes] = {}
     for spec, grid in zip(tables.specs(summary), metric_tables, strict=True):

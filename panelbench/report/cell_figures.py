@@ -198,12 +198,17 @@ def _bare(ax: Axes) -> None:
 
 
 def _variances(ax: Axes, picture: _Picture) -> None:
+    from matplotlib.ticker import NullFormatter
+
     true, again = picture.arrays["variances"]
     varies = (true > 0) & (again > 0)
     ax.scatter(true[varies], again[varies], s=6, color=COLOURS[0], alpha=0.5, linewidths=0,
                rasterized=True)  # fmt: skip
     ax.set_xscale("log")
     ax.set_yscale("log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(NullFormatter())
     if varies.any():
         both = np.concatenate([true[varies], again[varies]])
         ends = [both.min() / 1.3, both.max() * 1.3]

@@ -46,6 +46,8 @@ def style() -> Iterator[None]:
         "axes.titlesize": 10,
         "axes.titleweight": "bold",
         "legend.frameon": False,
+        # Names of methods and classes are no formulas, whatever dollar signs are in them.
+        "text.parse_math": False,
     }
     with mpl.rc_context():
         mpl.rcdefaults()

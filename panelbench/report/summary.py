@@ -14,6 +14,7 @@ from panelbench.scoring.evaluators import get as get_evaluator
 from panelbench.scoring.evaluators import variant as evaluator_variant
 from panelbench.suite.runs import Row
 from panelbench.suite.specs import CLEAN, NoiseLevel
+from panelbench.text import printable, printable_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,8 +125,8 @@ def brief(text: str, limit: int = 160) -> str:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Lines of a frame as dictionaries."""
-    return [{str(key): value for key, value in line.items()} for line in frame.to_dict("records")]
+    """Lines of a frame as dictionaries, with every text made printable."""
+    return [printable_parts(line) for line in frame.to_dict("records")]
 
 
 def ordered(found: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -156,7 +157,7 @@ class Summary:
     """
 
     def __init__(self, results: Results) -> None:
-        self.results = results
+        self.results = results = _printable(results)
         self.rows: dict[str, Row] = {row.variant: row for row in results.rows}
         lines = self.lines = records(results.scores)
         grouped: dict[tuple[Place, Entrant], list[dict[str, Any]]] = {}
@@ -263,6 +264,25 @@ class Summary:
         if len(downstream) == 1 and len(mine) == 1:
             return label
         return f"{label}, {evaluator_label(entrant.evaluator)}"
+
+
+def _printable(results: Results) -> Results:
+    """Results whose names and titles can be shown; `records` sees to the frames."""
+    suite = results.suite
+    titles = {
+        name: tuple(
+            item.model_copy(update={"title": printable(item.title)})
+            for item in getattr(suite, name)
+        )
+        for name in ("tables", "figures")
+    }
+    texts = {name: printable(getattr(suite, name)) for name in ("title", "description")}
+    return replace(
+        results,
+        suite=suite.model_copy(update={**texts, **titles}),
+        rows=tuple(replace(row, label=printable(row.label)) for row in results.rows),
+        datasets=printable_parts(results.datasets),
+    )
 
 
 def evaluator_label(variant: str) -> str:
