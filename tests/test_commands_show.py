@@ -19,3 +19,12 @@ def test_brackets_of_data_are_shown_as_they_are(bench: Bench) -> None:
     for name in ("--dry-run", None):
         call = ["run", *args, name] if name else ["list", "runs"]
         assert "rf-importance[n_estimators=7]" in bench.call_here(*call).out
+
+
+def test_what_follows_from_a_failed_selection_is_told_once(bench: Bench) -> None:
+    bench.add_method("odd", 'raise OSError("no disk")')
+    own = bench.own("--method", "odd", "--k", "4")
+    ran = bench.call("run", *own)
+    assert "select odd" in ran.out and "evaluate odd" not in ran.out
+    alone = bench.call("evaluate", *own)
+    assert "evaluate odd" in alone.out and "no disk" in alone.out

@@ -42,14 +42,14 @@ def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     def change(line: dict[str, Any]) -> dict[str, Any]:
         line = no_score("failed", text, variant="persist", seed=1)(line)
         classes = [text, *line["classes"][1:]] if line["classes"] else []
-        return line | {"classes": classes, "label": text, "notes": [text]}
+        return line | {"classes": classes, "notes": [text]}
 
     figures = [{"name": k, "kind": k, "title": text} for k in ("metric-by-k", "confusion")]
     tables = [{"name": "t", "title": text, "n_models": True}]
     suite = {"title": text, "description": text, "tables": tables, "figures": figures}
     results = fake_results(suite, change, rows=rows)
-    results.selections["warnings"] = [[text]] * len(results.selections)
-    results.selections["host"] = text
+    told = {"warnings": [text], "host": text}
+    results = replace(results, selections=[replace(x, **told) for x in results.selections])
     build(results, folder)
     return text, folder, results
 

@@ -120,9 +120,12 @@ def done(done: Done, settings: Settings, *, as_json: bool, shard: tuple[int, int
 
 
 def _failures(found: Iterable[tuple[Run, State]]) -> None:
+    from panelbench.suite.runs import SelectRun
+
     bad = [(r, s) for r, s in found if s.status not in ("done", "skipped")]
-    # The evaluations of a failed selection say nothing new.
-    bad = [(r, s) for r, s in bad if r.stage == "select" or not s.why.startswith("selection ")]
+    # The evaluations of a failed selection say nothing new beside it.
+    told = {run.key for run, _ in bad if isinstance(run, SelectRun)}
+    bad = [(r, s) for r, s in bad if isinstance(r, SelectRun) or r.select.key not in told]
     if not bad:
         return
     rows = [(run.describe(), state.status, _first_line(state.why)) for run, state in bad[:40]]

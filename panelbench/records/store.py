@@ -234,6 +234,18 @@ def newest(records: Sequence[Record]) -> Record | None:
     return max(best, key=lambda record: record.attempt, default=None)
 
 
+def ranks_enough(record: Record, k: int) -> bool:
+    """Whether a selection's record, if it is ok, serves a panel of k genes.
+
+    A nested ranking may have been made for a smaller k.
+    """
+    return (
+        record.status != "ok"
+        or record.asked.get("k", 0) >= k
+        or len(record.result.get("ranking", ())) >= k
+    )
+
+
 def _glob(folder: Path, suffix: str) -> list[Path]:
     return sorted(p for p in folder.glob(f"*{suffix}") if not p.name.startswith("."))
 

@@ -27,7 +27,7 @@ from panelbench.report.properties import (
 from panelbench.report.published import beside, published_grid, read
 from panelbench.report.ranks import comparison, ranks_grid
 from panelbench.report.results import Results
-from panelbench.report.summary import Summary, records
+from panelbench.report.summary import Summary
 from panelbench.scoring.comparison import Comparison
 from panelbench.scoring.metrics import Metric, metric
 from panelbench.suite.specs import FigureSpec, TableSpec
@@ -101,7 +101,7 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
         cost_figure = _cost_figure(summary, main, cost)
         curves = [
             Picture(title, figures.save(figure)["svg"])
-            for title, figure in page_figures.curves(records(results.selections))
+            for title, figure in page_figures.curves(summary.results.selections)
         ]
     for name, (_, images) in {**drawn, **diagram}.items():
         files |= {f"{name}.{suffix}": data for suffix, data in images.items()}

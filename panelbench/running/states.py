@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from panelbench.records.keys import changed_fields
-from panelbench.records.store import Record, Store, newest
+from panelbench.records.store import Record, Store, newest, ranks_enough
 from panelbench.stages.panel import panel_digest
 from panelbench.suite.runs import EvaluateRun, Run, SelectRun
 
@@ -96,11 +96,7 @@ class States:
     def select(self, run: SelectRun) -> State:
         """Where a selection stands."""
         records = self.store.attempts(run.address)
-        # A nested ranking may have been made for a smaller k.
-        enough = [
-            r for r in records if r.status != "ok" or len(r.result.get("ranking", ())) >= run.k
-            or r.asked.get("k", 0) >= run.k
-        ]  # fmt: skip
+        enough = [record for record in records if ranks_enough(record, run.k)]
         if records and not enough:
             return State("to do", True, f"fewer than {run.k} genes are ranked so far")
         return self._state(run, newest(enough))
