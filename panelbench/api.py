@@ -148,7 +148,7 @@ def perform(
         done.states = [(run, executor.states.of(run)) for run in runs]
     if "report" in wanted and shard is None:
         done.results, done.report = report(plan, settings)
-        if wanted == {"report"} and not (done.results.scores["status"] == "ok").any():
+        if wanted == {"report"} and all(line.status != "ok" for line in done.results.scores):
             raise InputError(
                 f"no results of suite {plan.suite.name} in {settings.results}: "
                 f"`panelbench run` makes them"
@@ -316,12 +316,23 @@ def scores_frame(results: Results) -> pd.DataFrame:
     """Scores with one column per metric."""
     import pandas as pd
 
-    scores = results.scores.assign(
-        noise=[level.fraction for level in results.scores["noise"]],
-        noise_in=[level.seen_by for level in results.scores["noise"]],
+    lines = results.scores
+    scores = pd.DataFrame(
+        {
+            "dataset": [line.dataset for line in lines],
+            "method": [line.row.method for line in lines],
+            "variant": [line.row.variant for line in lines],
+            "task": [line.task for line in lines],
+            # Missing where the panel is not cut.
+            "k": pd.array([line.k for line in lines], dtype="Int64"),
+            "seed": [line.seed for line in lines],
+            "evaluator": [line.evaluator.variant for line in lines],
+            "noise": [line.noise.fraction for line in lines],
+            "noise_in": [line.noise.seen_by for line in lines],
+            "status": [line.status for line in lines],
+            "reason": [line.reason for line in lines],
+        }
     )
-    names = ["dataset", "method", "variant", "task", "k", "seed", "evaluator", "noise", "noise_in"]
-    names += ["status", "reason"]
     costs = ["seconds", "cpu_seconds", "peak_memory_mb", "gpu_memory_mb"]
-    metrics = pd.DataFrame(list(scores["metrics"]), index=scores.index)
-    return pd.concat([scores[names], metrics, scores[costs]], axis=1)
+    cost = pd.DataFrame({name: [getattr(line, name) for line in lines] for name in costs})
+    return pd.concat([scores, pd.DataFrame([line.metrics for line in lines]), cost], axis=1)

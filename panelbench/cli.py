@@ -13,6 +13,7 @@ import typer
 from panelbench import __version__
 from panelbench.commands import options
 from panelbench.errors import InputError, PanelbenchError
+from panelbench.text import printable
 
 if TYPE_CHECKING:
     from panelbench.running.settings import Settings
@@ -75,7 +76,7 @@ def _guarded(body: Callable[[dict[str, Any]], int], values: dict[str, Any]) -> i
 def _fail(message: str, values: dict[str, Any], code: int) -> int:
     if values.get("output") == "json":
         print(json.dumps({"format": JSON_FORMAT, "error": message, "exit_code": code}))
-    print(f"panelbench: {message}", file=sys.stderr)
+    print(f"panelbench: {printable(message)}", file=sys.stderr)
     return code
 
 

@@ -15,7 +15,7 @@ from panelbench.registry import discover
 ROOT = Path(__file__).parent.parent
 
 FLOORS = [
-    {"errors", "units", "schema"},
+    {"errors", "units", "schema", "text"},
     {"method"},
     {"ranking", "nn", "records"},
     {"params", "registry"},

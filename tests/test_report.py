@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from panelbench.errors import ConfigError, UnknownName
@@ -24,30 +23,27 @@ from panelbench.report.grid import Grid, markdown, to_csv
 from panelbench.report.latex import escape, latex
 from panelbench.report.panels import panels
 from panelbench.report.published import COLUMNS, beside, read
-from panelbench.report.results import Results
+from panelbench.report.results import EvaluatorRef, Results, ScoreLine, SelectionLine
 from panelbench.report.summary import Entrant, Summary
 from panelbench.report.tables import RECORD_COLUMNS, metric_grid, specs
-from panelbench.suite.runs import Row
+from panelbench.suite.runs import Declared, Row
 from panelbench.suite.specs import SuiteSpec
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference"
 GENES = [f"gene{i}" for i in range(200)]
-DECLARED: dict[str, Any] = {
-    "supervised": True, "multitask": False, "predictor": False, "sparse_selection": True,
-    "end_to_end": False, "nested": True, "cut": True, "cite": "Nobody 2020",
-}  # fmt: skip
+DECLARED = Declared(supervised=True, cite="Nobody 2020")
 ROWS = (
-    Row("seurat", "Seurat", "seurat", DECLARED | {"supervised": False}),
+    Row("seurat", "Seurat", "seurat", replace(DECLARED, supervised=False)),
     Row("mrmr-f", "mRMR-f", "mrmr-f", DECLARED),
     Row(
         "persist", "PERSIST", "persist",
-        DECLARED | {"predictor": True, "sparse_selection": False, "nested": False},
+        replace(DECLARED, predictor=True, sparse_selection=False, nested=False),
     ),
     Row(
         "yoto", "YOTO", "yoto",
-        DECLARED | {"predictor": True, "multitask": True, "end_to_end": True, "nested": False},
+        replace(DECLARED, predictor=True, multitask=True, end_to_end=True, nested=False),
     ),
-    Row("all-genes", "All genes", "all-genes", DECLARED | {"supervised": False, "cut": False}),
+    Row("all-genes", "All genes", "all-genes", replace(DECLARED, supervised=False, cut=False)),
 )  # fmt: skip
 SKILL = {
     "seurat": 0.5,
@@ -85,10 +81,10 @@ def fake_results(
         for row in rows:
             declared = row.declared
             groups: list[tuple[str, ...]] = [(task,) for task in tasks]
-            if not declared["supervised"] or declared["multitask"]:
+            if not declared.supervised or declared.multitask:
                 groups = [tuple(tasks)]
-            cuts = [0] if not declared["cut"] else list(spec.ks)
-            fits = [cuts[-1]] if declared["nested"] else cuts
+            cuts: list[int | None] = list(spec.ks) if declared.cut else [None]
+            fits = [spec.ks[-1]] if declared.nested else list(spec.ks)
             for seed in spec.seeds:
                 rng = np.random.default_rng([seed, list(SKILL).index(row.method)])
                 for group in groups:
@@ -96,7 +92,7 @@ def fake_results(
                         selections.append(_selection(entry.dataset, row, group, k, seed, rng))
                     for task in group:
                         for k in cuts:
-                            fit = selections[-1] if declared["nested"] else next(
+                            fit = selections[-1] if declared.nested else next(
                                 s for s in selections[::-1] if s["k"] == k
                             )  # fmt: skip
                             line = _score(entry.dataset, row, task, k, seed, fit["key"])
@@ -110,8 +106,8 @@ def fake_results(
         }
         for entry in spec.datasets
     }  # fmt: skip
-    frames = pd.DataFrame(scores), pd.DataFrame(selections)
-    return Results(spec, rows, *frames, known if facts is None else facts)
+    lines = [ScoreLine(**line) for line in scores], [SelectionLine(**line) for line in selections]
+    return Results(spec, rows, *lines, known if facts is None else facts)
 
 
 def _selection(
@@ -119,24 +115,26 @@ def _selection(
 ) -> dict[str, Any]:
     curves = {"loss": [1.0, 0.5, 0.2], "f1": [0.1, 0.4]} if row.method == "yoto" else {}
     return {
-        "dataset": dataset, "variant": row.variant, "label": row.label, "method": row.method,
-        "tasks": tasks if row.declared["supervised"] else (), "k": k, "seed": seed, "noise": 0.0,
+        "dataset": dataset, "row": row,
+        "tasks": tasks if row.declared.supervised else (), "k": k, "seed": seed, "noise": 0.0,
         "status": "ok", "reason": "", "seconds": 3.5 + SKILL[row.method], "cpu_seconds": 4.0,
         "peak_memory_mb": 512.0, "gpu_memory_mb": float("nan"),
-        "ranking": rng.permutation(GENES)[: k or None].tolist(),
+        "ranking": rng.permutation(GENES)[: k if row.declared.cut else None].tolist(),
         "info": {"curves": curves} if curves else {}, "warnings": [], "source_digest": "ab" * 20,
         "started": "2024-05-01T10:00:00Z", "host": "node1",
         "versions": {"scikit-learn": "1.5"}, "key": f"{dataset}/{row.variant}/{tasks}/{k}/{seed}",
     }  # fmt: skip
 
 
-def _score(dataset: str, row: Row, task: str, k: int, seed: int, select_key: str) -> dict[str, Any]:
+def _score(
+    dataset: str, row: Row, task: str, k: int | None, seed: int, select_key: str
+) -> dict[str, Any]:
     hard = 0.1 if task.endswith("50") else 0.0
     value = SKILL[row.method] - hard - 0.5 / (k or 500) + 0.01 * (seed - 1)
-    evaluator = "builtin" if row.declared["predictor"] else "rf"
+    evaluator = EvaluatorRef.of("builtin" if row.declared.predictor else "rf")
     names = ("accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "auroc", "auprc")
     return {
-        "dataset": dataset, "variant": row.variant, "label": row.label, "method": row.method,
+        "dataset": dataset, "row": row,
         "evaluator": evaluator, "task": task, "kind": "classification", "k": k, "seed": seed,
         "beyond": row.method == "persist", "by_class": {}, "arrays": "",
         "status": "ok", "reason": "", "metrics": dict.fromkeys(names, value),
@@ -165,11 +163,15 @@ def column(grid: Grid, *header: str) -> dict[str, Any]:
     return {row[0].text: row[place] for row in grid.rows}
 
 
+def _of(line: dict[str, Any], name: str) -> Any:
+    return line["row"].variant if name == "variant" else line[name]
+
+
 def no_score(status: str, reason: str, **where: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Turn the lines that match `where` into runs without a result."""
 
     def change(line: dict[str, Any]) -> dict[str, Any]:
-        if any(line[name] != value for name, value in where.items()):
+        if any(_of(line, name) != value for name, value in where.items()):
             return line
         lost = {"status": status, "reason": reason, "metrics": {}, "per_class_f1": {}}
         return line | lost | {"confusion": [], "classes": []}
@@ -194,8 +196,8 @@ def test_best_and_second_are_marked_and_controls_do_not_compete() -> None:
 def test_rows_that_print_the_same_share_the_mark() -> None:
     def level(line: dict[str, Any]) -> dict[str, Any]:
         # 0.00001 apart: not seen in a table of one decimal.
-        if line["variant"] in ("persist", "yoto"):
-            offset = 0.00001 if line["variant"] == "yoto" else 0.0
+        if line["row"].variant in ("persist", "yoto"):
+            offset = 0.00001 if line["row"].variant == "yoto" else 0.0
             line["metrics"] = {"f1_macro": 0.81 + offset}
         return line
 
@@ -288,12 +290,13 @@ def test_only_what_varies_becomes_a_header_level() -> None:
 def test_evaluators_are_named_where_they_tell_rows_apart() -> None:
     results = fake_results()
     summary = Summary(results)
-    own, forest = Entrant("yoto", "builtin"), Entrant("yoto", "rf")
-    other = Entrant("mrmr-f", "rf")
+    mrmr, yoto = ROWS[1], ROWS[3]
+    own, forest = Entrant(yoto, EvaluatorRef.of("builtin")), Entrant(yoto, EvaluatorRef.of("rf"))
+    other = Entrant(mrmr, EvaluatorRef.of("rf"))
     assert summary.label(own, [own, other]) == "YOTO"
     assert summary.label(other, [own, other]) == "mRMR-f"
     assert summary.label(forest, [own, forest, other]) == "YOTO, RF"
-    neighbours = Entrant("mrmr-f", "knn[n_neighbors=3]")
+    neighbours = Entrant(mrmr, EvaluatorRef.of("knn", {"n_neighbors": 3}))
     labels = [summary.label(entrant, [other, neighbours]) for entrant in (other, neighbours)]
     assert labels == ["mRMR-f, RF", "mRMR-f, kNN[n_neighbors=3]"]
 
@@ -336,7 +339,7 @@ def test_csv_carries_all_metrics_with_their_number_of_seeds() -> None:
 
 
 ANOTHER_DAY = """
-import importlib.util, pathlib, sys, time
+import importlib.util, pathlib, random, sys, time
 from dataclasses import replace
 
 time.time = lambda: 86400.0
@@ -346,8 +349,8 @@ spec.loader.exec_module(fakes)
 results = fakes.fake_results()
 shuffled = replace(
     results,
-    scores=results.scores.sample(frac=1, random_state=1),
-    selections=results.selections.sample(frac=1, random_state=2),
+    scores=random.Random(1).sample(results.scores, len(results.scores)),
+    selections=random.Random(2).sample(results.selections, len(results.selections)),
 )
 fakes.build(shuffled, pathlib.Path(sys.argv[2]), fakes.REFERENCE)
 """
@@ -375,10 +378,14 @@ def test_costs_stay_out_of_the_metric_tables(tmp_path: Path, report: Path) -> No
     results = fake_results()
     slower = replace(
         results,
-        scores=results.scores.assign(seconds=99.0, cpu_seconds=99.0, peak_memory_mb=1.0),
-        selections=results.selections.assign(
-            seconds=77.0, started="2030-01-01T00:00:00Z", host="elsewhere"
-        ),
+        scores=[
+            replace(line, seconds=99.0, cpu_seconds=99.0, peak_memory_mb=1.0)
+            for line in results.scores
+        ],
+        selections=[
+            replace(line, seconds=77.0, started="2030-01-01T00:00:00Z", host="elsewhere")
+            for line in results.selections
+        ],
     )
     files = build(slower, tmp_path, REFERENCE)
     same = [f for f in files if f.name not in ("report.html", "cost.md", "cost.csv")]
@@ -490,8 +497,8 @@ def test_properties_are_the_papers_table_1(report: Path) -> None:
 
 def test_panels_of_a_nested_ranking_are_cut_at_every_k_and_controls_have_none() -> None:
     found = panels(fake_results())
-    assert {g.k for g in found if g.variant == "mrmr-f"} == {16, 32, 64}
-    assert {g.variant for g in found} == {"seurat", "mrmr-f", "persist", "yoto"}
+    assert {g.k for g in found if g.row.variant == "mrmr-f"} == {16, 32, 64}
+    assert {g.row.variant for g in found} == {"seurat", "mrmr-f", "persist", "yoto"}
     assert all(len(panel) == g.k for g, seeds in found.items() for panel in seeds.values())
 
 
@@ -544,7 +551,7 @@ def test_reference_files_agree_with_the_papers_tables() -> None:
     ours = [item for item in read(REFERENCE) if item.protocol == "yoto" and item.table != "4"]
     assert len(ours) == len(lines)
     for item, line in zip(ours, lines, strict=True):
-        assert item.entrant.variant == line["method"].replace("_", "-")
+        assert item.method == line["method"].replace("_", "-")
         assert (item.place.dataset, item.place.task) == (line["dataset"], line["task"])
         assert 100 * item.mean == pytest.approx(float(line["mean_percent"]))
         assert 100 * item.sd == pytest.approx(float(line["std_percent"]))
@@ -569,10 +576,10 @@ def test_reference_files_agree_with_markermaps_tables(table: str, evaluator: str
         pytest.skip("the papers' tables are not beside the repository")
     lines = list(csv.DictReader((folder / f"markermap_table{table}.csv").open()))
     ours = {
-        (item.place.dataset, item.entrant.variant, item.metric): item.mean
+        (item.place.dataset, item.method, item.metric): item.mean
         for item in read(REFERENCE)
         if (item.protocol, item.table) == ("markermap", table)
-        and (item.entrant.evaluator, item.place.k) == (evaluator, 50)
+        and (item.evaluator, item.place.k) == (evaluator, 50)
     }
     assert len(ours) == 2 * len(lines)
     known = [line for line in lines if line["method"] in MARKERMAP]
@@ -610,8 +617,7 @@ def test_a_reference_file_that_cannot_be_read_names_its_line(tmp_path: Path) -> 
 
 def test_the_report_of_a_suite_that_has_not_run_says_so(tmp_path: Path) -> None:
     results = fake_results(change=no_score("missing", ""))
-    columns = list(results.selections.columns)
-    empty = replace(results, selections=pd.DataFrame(columns=columns), datasets={})
+    empty = replace(results, selections=[], datasets={})
     build(empty, tmp_path)
     assert "Not run yet" in (tmp_path / "tables/f1-macro.md").read_text()
 

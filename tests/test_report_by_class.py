@@ -15,14 +15,14 @@ from panelbench.report import build
 from panelbench.report.by_class import by_class_grid
 from panelbench.report.grid import Grid, markdown
 from panelbench.report.published import beside, protocol_of, published_grid, read
-from panelbench.report.results import Results
+from panelbench.report.results import EvaluatorRef, Results
 from panelbench.report.summary import Summary
 from panelbench.report.tables import specs
 from panelbench.suite.runs import Row
 
 ROWS = (
-    Row("yoto", "MarkerMap", "yoto", DECLARED | {"predictor": True}),
-    Row("persist", "scVI", "persist", DECLARED | {"predictor": True}),
+    Row("yoto", "MarkerMap", "yoto", replace(DECLARED, predictor=True)),
+    Row("persist", "scVI", "persist", replace(DECLARED, predictor=True)),
 )
 METRICS = ("jaccard_variable", "l2_cell")
 TABLE = {"name": "t4", "by_class": True, "metrics": METRICS}
@@ -38,9 +38,9 @@ VALUES = {"b": 0.2, "a": 0.4, "c": 0.6}
 
 def reconstructed(line: dict[str, Any]) -> dict[str, Any]:
     """Seeds 0.01 apart; the first method has more of each, and seed 0 has no cell of class c."""
-    more = (0.1 if line["variant"] == "yoto" else 0.0) + 0.01 * (line["seed"] - 1)
+    more = (0.1 if line["row"].variant == "yoto" else 0.0) + 0.01 * (line["seed"] - 1)
     return line | {
-        "kind": "expression", "evaluator": "builtin-reconstruct", "confusion": [],
+        "kind": "expression", "evaluator": EvaluatorRef.of("builtin-reconstruct"), "confusion": [],
         "classes": list(VALUES), "beyond": False, "metrics": dict.fromkeys(METRICS, 0.5 + more),
         "by_class": {
             name: dict.fromkeys(METRICS, value + more)
@@ -88,12 +88,12 @@ def test_a_class_without_test_cells_in_a_seed_says_so() -> None:
 
 
 def test_what_keeps_all_genes_has_its_classes_and_does_not_compete() -> None:
-    control = replace(ROWS[1], declared=ROWS[1].declared | {"cut": False})
+    control = replace(ROWS[1], declared=replace(ROWS[1].declared, cut=False))
 
     def only_control(line: dict[str, Any]) -> dict[str, Any]:
         line = reconstructed(line)
         lost = {"status": "failed", "reason": "", "metrics": {}, "by_class": {}}
-        return line | lost if line["variant"] == "yoto" else line
+        return line | lost if line["row"].variant == "yoto" else line
 
     found = grid(fake_results(SUITE, only_control, rows=(ROWS[0], control)))
     assert [row[0].text for row in found.rows[::2]] == ["a", "b", "c", "All"]

@@ -16,7 +16,7 @@ from panelbench.report.class_palette import LIMIT, OTHER, Palette
 from panelbench.report.confusion_figure import confusion, floored
 from panelbench.report.figures import Looks
 from panelbench.report.metric_figures import metric_by_k, metric_by_noise
-from panelbench.report.results import Results
+from panelbench.report.results import EvaluatorRef, Results
 from panelbench.report.summary import Summary
 from panelbench.suite.runs import Row
 from panelbench.suite.specs import FigureSpec
@@ -58,12 +58,12 @@ def with_arrays(folder: Path, n_classes: int = 3) -> Any:
     classes = [f"class {i:02d}" for i in range(n_classes)]
 
     def change(line: dict[str, Any]) -> dict[str, Any]:
-        own = line["evaluator"] == "builtin"
-        path = folder / f"{line['variant']}-{line['k']}-{line['seed']}.npz"
+        own = line["evaluator"].own
+        path = folder / f"{line['row'].variant}-{line['k']}-{line['seed']}.npz"
         n = 60
         arrays = {
             "codes": np.arange(n) % n_classes,
-            "umap": rng.normal(size=(n, 2)).astype(np.float32) + line["k"],
+            "umap": rng.normal(size=(n, 2)).astype(np.float32) + (line["k"] or 0),
             "variances": np.stack([np.linspace(0, 2, 20), np.linspace(0, 1, 20)]),
             "components": rng.normal(size=(2, n, 2)).astype(np.float32),
         }
@@ -71,7 +71,7 @@ def with_arrays(folder: Path, n_classes: int = 3) -> Any:
         np.savez(path, **{name: arrays[name] for name in names})
         return line | {
             "kind": "expression" if own else "view",
-            "evaluator": "builtin-reconstruct" if own else "umap",
+            "evaluator": EvaluatorRef.of("builtin-reconstruct" if own else "umap"),
             "metrics": {"spearman_variance": 0.875, "l2": 1.0} if own else {},
             "classes": classes, "confusion": [], "arrays": str(path),
         }  # fmt: skip

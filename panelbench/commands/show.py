@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from panelbench.errors import InputError, UnknownName
 from panelbench.records.store import Record, Store, newest
+from panelbench.text import printable
 
 if TYPE_CHECKING:
     from panelbench.api import Done
@@ -36,11 +38,20 @@ def _print(table: Table) -> None:
     console.print(table)
 
 
-def _table(*columns: str, title: str = "") -> Table:
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> Table:
+    """A table of plain texts: brackets in them are brackets, not rich's markup."""
+    table = Table(
+        title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False
+    )
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(name), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(text)) for text in row))
     return table
+
+
+def _first_line(text: str, limit: int | None = None) -> str:
+    return text.splitlines()[0][:limit] if text else ""
 
 
 def _line(run: Run, state: State) -> dict[str, Any]:
@@ -63,11 +74,11 @@ def states(found: Sequence[tuple[Run, State]], stages: Sequence[str], *, as_json
     if as_json:
         _print_json(runs=[_line(run, state) for run, state in shown])
         return
-    table = _table("run", "key", "status", "why")
-    for run, state in shown:
-        why = state.why.splitlines()[0][:100] if state.why else ""
-        table.add_row(run.describe(), run.key[:10], state.status, why)
-    _print(table)
+    rows = [
+        (run.describe(), run.key[:10], state.status, _first_line(state.why, 100))
+        for run, state in shown
+    ]
+    _print(_table(("run", "key", "status", "why"), rows))
     counts = Counter(state.status for _, state in shown)
     due = sum(state.due for _, state in shown)
     # An evaluation that waits is due as soon as its selection is there.
@@ -109,15 +120,16 @@ def done(done: Done, settings: Settings, *, as_json: bool, shard: tuple[int, int
 
 
 def _failures(found: Iterable[tuple[Run, State]]) -> None:
+    from panelbench.suite.runs import SelectRun
+
     bad = [(r, s) for r, s in found if s.status not in ("done", "skipped")]
-    # The evaluations of a failed selection say nothing new.
-    bad = [(r, s) for r, s in bad if r.stage == "select" or not s.why.startswith("selection ")]
+    # The evaluations of a failed selection say nothing new beside it.
+    told = {run.key for run, _ in bad if isinstance(run, SelectRun)}
+    bad = [(r, s) for r, s in bad if isinstance(r, SelectRun) or r.select.key not in told]
     if not bad:
         return
-    table = _table("run", "status", "reason", title="Not done")
-    for run, state in bad[:40]:
-        table.add_row(run.describe(), state.status, state.why.splitlines()[0] if state.why else "")
-    _print(table)
+    rows = [(run.describe(), state.status, _first_line(state.why)) for run, state in bad[:40]]
+    _print(_table(("run", "status", "reason"), rows, title="Not done"))
     if len(bad) > 40:
         print(f"... and {len(bad) - 40} more; `panelbench list runs` has all")
     again = sorted({s.status for _, s in bad} & {"failed", "timeout", "oom"})
@@ -150,10 +162,7 @@ def listing(what: str, settings: Settings, datasets: Path | None, output: str) -
         _print_json(**{what: lines})
         return 0
     columns = [name for name in (lines[0] if lines else {}) if name != "params"]
-    table = _table(*columns)
-    for line in lines:
-        table.add_row(*(_cell(line[name]) for name in columns))
-    _print(table)
+    _print(_table(columns, [[_cell(line[name]) for name in columns] for line in lines]))
     if not lines:
         print(f"no {what}")
     return 0
@@ -250,7 +259,7 @@ def _runs(settings: Settings) -> list[dict[str, Any]]:
                 "evaluator": asked.get("evaluator", ""),
                 "status": record.status,
                 "attempts": len(records),
-                "reason": record.reason.splitlines()[0][:80] if record.reason else "",
+                "reason": _first_line(record.reason, 80),
             }
         )
     return lines
@@ -277,9 +286,9 @@ def run(key: str, settings: Settings, output: str) -> int:
     for record in records:
         print(f"\nattempt {record.attempt}: {record.status}")
         if record.reason:
-            print(f"  {record.reason}")
+            print(f"  {printable(record.reason)}")
         for name, value in _digestible(record):
-            print(f"  {name}: {value}")
+            print(f"  {name}: {printable(value)}")
     return 0
 
 

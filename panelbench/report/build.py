@@ -27,7 +27,7 @@ from panelbench.report.properties import (
 from panelbench.report.published import beside, published_grid, read
 from panelbench.report.ranks import comparison, ranks_grid
 from panelbench.report.results import Results
-from panelbench.report.summary import Summary, records
+from panelbench.report.summary import Summary
 from panelbench.scoring.comparison import Comparison
 from panelbench.scoring.metrics import Metric, metric
 from panelbench.suite.specs import FigureSpec, TableSpec
@@ -78,7 +78,11 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     lines = beside(summary, read(reference))
     published = published_grid(lines) if lines else None
     stability, overlaps = stability_grid(summary), overlap_grids(summary)
-    cost, failed, methods = cost_grid(summary), failures_grid(summary), properties_grid(results)
+    cost, failed, methods = (
+        cost_grid(summary),
+        failures_grid(summary),
+        properties_grid(summary.results),
+    )
 
     files: dict[str, bytes] = {}
     for spec, grid in zip(tables.specs(summary), metric_tables, strict=True):
@@ -97,7 +101,7 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
         cost_figure = _cost_figure(summary, main, cost)
         curves = [
             Picture(title, figures.save(figure)["svg"])
-            for title, figure in page_figures.curves(records(results.selections))
+            for title, figure in page_figures.curves(summary.results.selections)
         ]
     for name, (_, images) in {**drawn, **diagram}.items():
         files |= {f"{name}.{suffix}": data for suffix, data in images.items()}

@@ -70,7 +70,7 @@ def _classes(
 ) -> list[str]:
     """Names of all classes that have scores, sorted."""
     scores = [summary.get(place, entrant) for place, _ in columns for entrant in entrants]
-    return sorted({name for score in scores if score for found in score.by_class for name in found})
+    return sorted({name for score in scores if score for seed in score.by_class for name in seed})
 
 
 def _of(score: Score | None, name: str | None) -> Score | None:
@@ -110,7 +110,7 @@ def _records(
             score = summary.scores.get((place, entrant))
             if score is None:
                 continue
-            classes = sorted({name for found in score.by_class for name in found})
+            classes = sorted({name for seed in score.by_class for name in seed})
             parts = {"": score} | {name: score.of_class(name) for name in classes}
             for name, part in parts.items():
                 lines = tables.record_lines(summary, spec, place, entrant, entrants, part)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -14,7 +14,8 @@ import numpy as np
 from panelbench.report import choice
 from panelbench.report.class_palette import Palette, dot_size
 from panelbench.report.figures import COLOURS, GREY, blank, headline, legend
-from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Summary
+from panelbench.report.results import Size, size_name
+from panelbench.report.summary import Entrant, Place, Summary
 from panelbench.suite.specs import FigureSpec
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ class _Picture:
     """What one run left to draw, of the first seed that has it."""
 
     label: str
-    k: int
+    k: Size
     classes: tuple[str, ...]
-    metrics: dict[str, float]
+    metrics: Mapping[str, float]
     arrays: dict[str, np.ndarray]
 
 
@@ -110,13 +111,13 @@ def _blocks(
 ) -> list[_Block]:
     entrants = choice.entrants(summary, spec, kinds)
     if spec.evaluators is None and kinds == {"expression"}:
-        entrants = [e for e in entrants if e.evaluator.startswith("builtin")]
+        entrants = [entrant for entrant in entrants if entrant.evaluator.own]
     sizes = choice.sizes(summary, spec)
     blocks = []
     for dataset, task in choice.tasks(summary, spec):
         pictures = []
         for entrant in entrants:
-            for k in sizes if summary.competes(entrant) else [KEEPS_ALL]:
+            for k in sizes if summary.competes(entrant) else [None]:
                 place = Place(dataset, task, k, summary.levels[0])
                 label = summary.label(entrant, entrants)
                 picture = _picture(summary, place, entrant, label, names)
@@ -136,9 +137,9 @@ def _picture(
     summary: Summary, place: Place, entrant: Entrant, label: str, names: Sequence[str]
 ) -> _Picture | None:
     for line in summary.runs(place, entrant):
-        arrays = _read(str(line["arrays"]))
+        arrays = _read(line.arrays)
         if all(name in arrays for name in names):
-            return _Picture(label, place.k, tuple(line["classes"]), line["metrics"], arrays)
+            return _Picture(label, place.k, tuple(line.classes), line.metrics, arrays)
     return None
 
 
@@ -153,17 +154,16 @@ def _read(path: str) -> dict[str, np.ndarray]:
 
 def _titled(picture: _Picture) -> str:
     """Method and panel size, in as many lines as a narrow panel asks for."""
-    if picture.k == KEEPS_ALL:
+    if picture.k is None:
         return textwrap.fill(picture.label, TITLE)
-    text = f"{picture.label}, k = {picture.k}"
-    return (
-        text if len(text) <= TITLE else (f"{textwrap.fill(picture.label, TITLE)}\nk = {picture.k}")
-    )
+    size = size_name(picture.k)
+    text = f"{picture.label}, {size}"
+    return text if len(text) <= TITLE else f"{textwrap.fill(picture.label, TITLE)}\n{size}"
 
 
 def _layout(pictures: Sequence[_Picture]) -> tuple[int, int]:
     """Rows and columns of the maps."""
-    labels, sizes = {p.label for p in pictures}, {p.k for p in pictures} - {KEEPS_ALL}
+    labels, sizes = {p.label for p in pictures}, {p.k for p in pictures} - {None}
     if len(labels) == 1 or len(sizes) < 2:
         return -(-len(pictures) // WRAP), min(WRAP, len(pictures))
     return len(labels), len(sizes)
@@ -173,7 +173,7 @@ def _maps(part: SubFigure, block: _Block, rows: int, columns: int) -> None:
     axes = part.subplots(rows, columns, squeeze=False)
     blank(axes.flat)
     labels = list(dict.fromkeys(picture.label for picture in block.pictures))
-    sizes = sorted({picture.k for picture in block.pictures} - {KEEPS_ALL})
+    sizes = sorted({p.k for p in block.pictures if p.k is not None})
     table = len(labels) > 1 and len(sizes) > 1
     for number, picture in enumerate(block.pictures):
         row, column = divmod(number, columns)
@@ -198,14 +198,19 @@ def _bare(ax: Axes) -> None:
 
 
 def _variances(ax: Axes, picture: _Picture) -> None:
-    true, again = picture.arrays["variances"]
-    varies = (true > 0) & (again > 0)
-    ax.scatter(true[varies], again[varies], s=6, color=COLOURS[0], alpha=0.5, linewidths=0,
+    from matplotlib.ticker import NullFormatter
+
+    true, rebuilt = picture.arrays["variances"]
+    varies = (true > 0) & (rebuilt > 0)
+    ax.scatter(true[varies], rebuilt[varies], s=6, color=COLOURS[0], alpha=0.5, linewidths=0,
                rasterized=True)  # fmt: skip
     ax.set_xscale("log")
     ax.set_yscale("log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(NullFormatter())
     if varies.any():
-        both = np.concatenate([true[varies], again[varies]])
+        both = np.concatenate([true[varies], rebuilt[varies]])
         ends = [both.min() / 1.3, both.max() * 1.3]
         ax.plot(ends, ends, color=GREY, linewidth=1)
     rank = picture.metrics.get("spearman_variance", float("nan"))
@@ -220,7 +225,7 @@ def _variances(ax: Axes, picture: _Picture) -> None:
 
 
 def _components(ax: Axes, picture: _Picture, palette: Palette) -> None:
-    true, again = picture.arrays["components"]
+    true, rebuilt = picture.arrays["components"]
     ax.scatter(
         true[:, 0],
         true[:, 1],
@@ -229,7 +234,7 @@ def _components(ax: Axes, picture: _Picture, palette: Palette) -> None:
         linewidths=0,
         rasterized=True,
     )
-    palette.scatter(ax, again, picture.arrays["codes"])
+    palette.scatter(ax, rebuilt, picture.arrays["codes"])
     ax.set_title(_titled(picture))
     ax.set_xlabel("component 1 of the true cells")
     ax.set_ylabel("component 2")

@@ -59,10 +59,11 @@ def entrants(summary: Summary, spec: Spec, kinds: Collection[str]) -> list[Entra
         When a method or evaluator is named that the suite does not have.
     """
     suite = summary.results.suite
-    evaluators = {*summary.evaluators, *(entry.evaluator for entry in suite.evaluators)}
-    _known("evaluator", spec.evaluators, evaluators | {_id(name) for name in evaluators}, spec)
+    evaluators = {entry.evaluator for entry in suite.evaluators}
+    evaluators |= {name for ref in summary.evaluators for name in (ref.variant, ref.id)}
+    _known("evaluator", spec.evaluators, evaluators, spec)
     methods = spec.methods if isinstance(spec, FigureSpec) else None
-    rows = summary.rows.values()
+    rows = summary.results.rows
     _known("method", methods, {name for row in rows for name in (row.variant, row.method)}, spec)
     datasets = {dataset for dataset, _ in tasks(summary, spec)}
     present = {
@@ -74,17 +75,13 @@ def entrants(summary: Summary, spec: Spec, kinds: Collection[str]) -> list[Entra
         entrant
         for entrant in summary.entrants
         if entrant in present
-        and _named(entrant.evaluator, spec.evaluators)
-        and _named(entrant.variant, methods)
+        and _named(entrant.evaluator.variant, entrant.evaluator.id, spec.evaluators)
+        and _named(entrant.row.variant, entrant.row.method, methods)
     ]
 
 
-def _named(name: str, wanted: Sequence[str] | None) -> bool:
-    return wanted is None or name in wanted or _id(name) in wanted
-
-
-def _id(variant: str) -> str:
-    return variant.partition("[")[0]
+def _named(variant: str, id: str, wanted: Sequence[str] | None) -> bool:
+    return wanted is None or variant in wanted or id in wanted
 
 
 def _known(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from panelbench.report.summary import KEEPS_ALL, Place, Summary
+from panelbench.report.results import ScoreLine, size_name
+from panelbench.report.summary import Entrant, Place, Summary
 from panelbench.report.tables import printed
+from panelbench.scoring.metrics import METRICS
+
+F1 = METRICS["f1_macro"]
 
 MATRIX_LIMIT = 30
 """Above this many classes a confusion matrix is a wall of zeros; only its peaks are listed."""
@@ -44,82 +49,88 @@ class ClassDetails:
 
 def class_details(summary: Summary) -> list[ClassDetails]:
     """Details of every classification task with scores, at the suite's largest k."""
-    from panelbench.scoring.metrics import METRICS
-
-    f1 = METRICS["f1_macro"]
-    details = []
-    k = summary.ks[-1] if summary.ks else KEEPS_ALL
-    for dataset in summary.datasets:
-        for task in summary.tasks[dataset]:
-            lines = [x for x in summary.lines if (x["dataset"], x["task"]) == (dataset, task)
-                     and x["k"] in (k, KEEPS_ALL) and x["status"] == "ok"
-                     and x["noise"] == summary.levels[0]
-                     and x["kind"] == "classification"]  # fmt: skip
-            lines.sort(key=lambda x: (x["seed"], str(x["key"])))
-            place = Place(dataset, task, k, summary.levels[0])
-            entrants = [
-                entrant
-                for entrant in summary.entrants
-                if (score := summary.get(place, entrant)) and len(score.values(f1.id))
-            ]
-            if not lines or not entrants:
-                continue
-            by_entrant = {
-                entrant: [
-                    x
-                    for x in lines
-                    if (x["variant"], x["evaluator"]) == (entrant.variant, entrant.evaluator)
-                ]
-                for entrant in entrants
-            }
-            classes = tuple(str(name) for name in lines[0]["classes"])
-            competing = [e for e in entrants if summary.competes(e)] or entrants
-            best = max(competing, key=lambda e: _mean_f1(summary, place, e, f1.id))
-            labels = tuple(summary.label(entrant, entrants) for entrant in entrants)
-            size = "all genes" if k == KEEPS_ALL else f"k = {k}"
-            counts = summary.results.datasets.get(dataset, {}).get("tasks", {}).get(task, {})
-            rows = []
-            for name in classes:
-                cells = []
-                for entrant in entrants:
-                    values = [dict(x["per_class_f1"]).get(name) for x in by_entrant[entrant]]
-                    found = [float(value) for value in values if value is not None]
-                    mean = float(np.mean(found)) if found else float("nan")
-                    cells.append(Shaded(printed(mean, f1), mean) if found else Shaded("–", 0.0))
-                cells_of = f"{name} ({counts[name]:,})" if name in counts else name
-                rows.append((cells_of, tuple(cells)))
-            per_class = Shades(
-                f"F1 by class, {size}",
-                "Class (cells)" if counts else "Class",
-                labels,
-                tuple(rows),
-                "Mean over seeds, in percent; a dash where the test cells and the predictions "
-                "hold none of the class.",
-            )
-            total = _summed([x["confusion"] for x in by_entrant[best]], len(classes))
-            name = summary.label(best, entrants)
-            details.append(
-                ClassDetails(
-                    f"{dataset}, {task}",
-                    per_class,
-                    _matrix(total, classes, f"Confusion matrix of {name}, {size}"),
-                    _peaks(total, classes),
-                )
-            )
-    return details
+    k = summary.ks[-1] if summary.ks else None
+    places = [
+        Place(dataset, task, k, summary.levels[0])
+        for dataset in summary.datasets
+        for task in summary.tasks[dataset]
+    ]
+    details = [_details(summary, place) for place in places]
+    return [item for item in details if item is not None]
 
 
-def _mean_f1(summary: Summary, place: Place, entrant: object, name: str) -> float:
-    score = summary.get(place, entrant)  # type: ignore[arg-type]
-    return score.mean(name) if score else float("-inf")
+def _details(summary: Summary, place: Place) -> ClassDetails | None:
+    """Details of one task; None without scores of a classifier."""
+    runs = {e: _classified(summary, place, e) for e in summary.entrants}
+    runs = {entrant: lines for entrant, lines in runs.items() if lines}
+    if not runs:
+        return None
+    first = min((lines[0] for lines in runs.values()), key=lambda line: (line.seed, line.key))
+    classes = tuple(map(str, first.classes))
+    labels = {entrant: summary.label(entrant, list(runs)) for entrant in runs}
+    competing = [entrant for entrant in runs if summary.competes(entrant)] or list(runs)
+    best = max(competing, key=lambda entrant: _mean_f1(summary, place, entrant))
+    total = _summed([line.confusion for line in runs[best]], len(classes))
+    return ClassDetails(
+        f"{place.dataset}, {place.task}",
+        _per_class(summary, place, classes, {labels[entrant]: runs[entrant] for entrant in runs}),
+        _matrix(total, classes, f"Confusion matrix of {labels[best]}, {size_name(place.k)}"),
+        _peaks(total, classes),
+    )
 
 
-def _summed(matrices: list[object], n_classes: int) -> np.ndarray:
+def _classified(summary: Summary, place: Place, entrant: Entrant) -> list[ScoreLine]:
+    """Runs of an entrant that predicted classes, by seed."""
+    score = summary.get(place, entrant)
+    if score is None or not len(score.values(F1.id)):
+        return []
+    return [line for line in summary.runs(place, entrant) if line.kind == "classification"]
+
+
+def _mean_f1(summary: Summary, place: Place, entrant: Entrant) -> float:
+    score = summary.get(place, entrant)
+    return score.mean(F1.id) if score else float("-inf")
+
+
+def _per_class(
+    summary: Summary,
+    place: Place,
+    classes: Sequence[str],
+    runs: Mapping[str, Sequence[ScoreLine]],
+) -> Shades:
+    """F1 of every class, one column per method."""
+    counts = summary.results.datasets.get(place.dataset, {}).get("tasks", {}).get(place.task, {})
+    rows = tuple(
+        (
+            f"{name} ({counts[name]:,})" if name in counts else name,
+            tuple(_mean_shade(lines, name) for lines in runs.values()),
+        )
+        for name in classes
+    )
+    return Shades(
+        f"F1 by class, {size_name(place.k)}",
+        "Class (cells)" if counts else "Class",
+        tuple(runs),
+        rows,
+        "Mean over seeds, in percent; a dash where the test cells and the predictions hold none "
+        "of the class.",
+    )
+
+
+def _mean_shade(lines: Sequence[ScoreLine], name: str) -> Shaded:
+    values = [line.per_class_f1[name] for line in lines if name in line.per_class_f1]
+    if not values:
+        return Shaded("–", 0.0)
+    mean = float(np.mean(values))
+    return Shaded(printed(mean, F1), mean)
+
+
+def _summed(matrices: Sequence[object], n_classes: int) -> np.ndarray:
     total = np.zeros((n_classes, n_classes), dtype=np.int64)
     for matrix in matrices:
-        found = np.asarray(matrix, dtype=np.int64)
-        if found.shape == total.shape:
-            total += found
+        counts = np.asarray(matrix, dtype=np.int64)
+        if counts.shape == total.shape:
+            total += counts
     return total
 
 

@@ -1,17 +1,15 @@
-"""From the records of a plan to the two tables that the report reads."""
+"""From the records of a plan to the lines that the report reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from panelbench.records.facts import read_facts
 from panelbench.records.store import Record, Store, newest, ranks_enough
-from panelbench.report.results import Results
-from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Run, SelectRun
-
-if TYPE_CHECKING:
-    import pandas as pd
+from panelbench.report.results import EvaluatorRef, Results, ScoreLine, SelectionLine
+from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Row, Run, SelectRun
 
 _COST = ("seconds", "cpu_seconds", "peak_memory_mb", "gpu_memory_mb")
 
@@ -28,13 +26,14 @@ class _Lookup:
         self._questions: dict[tuple[str, str], dict[str, list[Record]]] = {}
         self.stale = 0
 
-    def __call__(
-        self, run: Run, usable: Callable[[Record], bool] = lambda _: True
-    ) -> Record | None:
+    def __call__(self, run: Run, k: int = 0) -> Record | None:
+        """Find the record of a run; of a selection, one that ranks `k` genes or more."""
         place = (run.address.dataset, run.address.method)
         if place not in self._questions:
             self._questions[place] = self._store.by_question(*place)
-        records = [r for r in self._questions[place].get(run.question_digest, []) if usable(r)]
+        records = [
+            r for r in self._questions[place].get(run.question_digest, []) if ranks_enough(r, k)
+        ]
         mine = [r for r in records if r.address.key == run.address.key]
         if records and not mine:
             self.stale += 1
@@ -59,35 +58,36 @@ def collect(plan: Plan, store: Store) -> Results:
     """
     lookup = _Lookup(store)
     facts = {d.question: read_facts(store.facts_path(d.id, d.question)) for d in plan.datasets}
-    selections, found = [], {}
+    evaluators: dict[str, EvaluatorRef] = {}
+    selections: list[SelectionLine] = []
+    scores: list[ScoreLine] = []
+    records: dict[str, Record | None] = {}
     for select in plan.selections:
-        record = lookup(select, lambda r, k=select.k: ranks_enough(r, k))  # type: ignore[misc]
-        found[select.key] = record
-        selections.append(_selection(select, record, _problem(select.dataset, facts)))
-    scores = []
+        record = records[select.key] = lookup(select, select.k)
+        problem = _problem(select.dataset, facts)
+        selections.append(_selection(select, select.row, record, problem))
     for run in plan.evaluations:
-        record = lookup(run)
-        line = _score(run, record, found[run.select.key], _problem(run.dataset, facts))
-        line["arrays"] = str(store.arrays_path(record)) if record and run.kind != "" else ""
-        scores += [{**line, "noise": level} for level in run.levels]
+        name = run.evaluator_variant
+        if name not in evaluators:
+            evaluators[name] = EvaluatorRef.of(run.evaluator, run.question.params)
+        line = _score(
+            run,
+            run.row,
+            evaluators[name],
+            lookup(run),
+            records[run.select.key],
+            _problem(run.dataset, facts),
+            store,
+        )
+        scores += [replace(line, noise=level) for level in run.levels]
     return Results(
         suite=plan.suite,
         rows=plan.rows,
-        scores=_frame(scores),
-        selections=_frame(selections),
+        scores=scores,
+        selections=selections,
         datasets={d.id: _dataset(d, facts[d.question]) for d in plan.datasets},
         stale=lookup.stale,
     )
-
-
-def _frame(lines: list[dict[str, Any]]) -> pd.DataFrame:
-    import pandas as pd
-
-    frame = pd.DataFrame(lines)
-    for name in _COST:
-        if name in frame:
-            frame[name] = frame[name].astype(float)
-    return frame
 
 
 def _problem(dataset: Dataset, facts: Mapping[str, Mapping[str, Any]]) -> str:
@@ -100,68 +100,80 @@ def _status(record: Record | None, problem: str) -> tuple[str, str]:
     return ("skipped", problem) if problem else ("missing", "not run yet")
 
 
-def _selection(run: SelectRun, record: Record | None, problem: str) -> dict[str, Any]:
+def _selection(run: SelectRun, row: Row, record: Record | None, problem: str) -> SelectionLine:
     status, reason = _status(record, problem)
-    result: Mapping[str, Any] = record.result if record else {}
-    environment: Mapping[str, Any] = record.environment if record else {}
-    return {
-        "dataset": run.dataset.id,
-        "variant": run.row.variant,
-        "label": run.row.label,
-        "method": run.method,
-        "tasks": run.tasks,
-        "k": run.k,
-        "seed": run.seed,
-        "noise": run.noise,
-        "status": status,
-        "reason": reason,
+    line = SelectionLine(
+        dataset=run.dataset.id,
+        row=row,
+        tasks=run.tasks,
+        k=run.k,
+        seed=run.seed,
+        noise=run.noise,
+        status=status,
+        reason=reason,
+        key=run.key,
+    )
+    if record is None:
+        return line
+    return replace(
+        line,
         **_cost(record),
-        "ranking": list(result.get("ranking", ())),
-        "info": dict(result.get("info") or {}),
-        "warnings": list(record.warnings) if record else [],
-        "source_digest": str(record.identity.get("source", "")) if record else "",
-        "started": record.started if record else "",
-        "host": environment.get("host", ""),
-        "versions": dict(environment.get("versions") or {}),
-        "key": record.address.key if record else run.key,
-    }
+        ranking=tuple(record.result.get("ranking", ())),
+        info=dict(record.result.get("info") or {}),
+        warnings=record.warnings,
+        source_digest=str(record.identity.get("source", "")),
+        started=record.started,
+        host=str(record.environment.get("host", "")),
+        versions=dict(record.environment.get("versions") or {}),
+        key=record.address.key,
+    )
 
 
 def _score(
-    run: EvaluateRun, record: Record | None, select: Record | None, problem: str
-) -> dict[str, Any]:
+    run: EvaluateRun,
+    row: Row,
+    evaluator: EvaluatorRef,
+    record: Record | None,
+    select: Record | None,
+    problem: str,
+    store: Store,
+) -> ScoreLine:
     status, reason = _status(record, problem)
     if record is None and select is not None and select.status != "ok":
         status, reason = select.status, f"selection: {select.reason}"
-    result: Mapping[str, Any] = record.result if record else {}
-    return {
-        "dataset": run.dataset.id,
-        "variant": run.row.variant,
-        "label": run.row.label,
-        "method": run.select.method,
-        "evaluator": run.evaluator_variant,
-        "task": run.task.name,
-        "kind": run.kind,
-        "k": run.k or 0,
-        "seed": run.question.seed,
-        "status": status,
-        "reason": reason,
-        "metrics": dict(result.get("metrics") or {}),
-        "classes": list(result.get("classes") or ()),
-        "per_class_f1": dict(result.get("per_class_f1") or {}),
-        "confusion": list(result.get("confusion") or ()),
-        "by_class": dict(result.get("by_class") or {}),
-        "beyond": int(result.get("genes_read", 0)) > int(result.get("panel_size", 0)),
-        "notes": list(result.get("notes") or ()),
+    line = ScoreLine(
+        dataset=run.dataset.id,
+        row=row,
+        evaluator=evaluator,
+        task=run.task.name,
+        kind=run.kind,
+        k=run.k,
+        seed=run.question.seed,
+        status=status,
+        reason=reason,
+        key=run.key,
+        select_key=select.address.key if select else run.select.key,
+    )
+    if record is None:
+        return line
+    result: Mapping[str, Any] = record.result
+    return replace(
+        line,
         **_cost(record),
-        "key": record.address.key if record else run.key,
-        "select_key": select.address.key if select else run.select.key,
-    }
+        metrics=dict(result.get("metrics") or {}),
+        classes=tuple(result.get("classes") or ()),
+        per_class_f1=dict(result.get("per_class_f1") or {}),
+        confusion=tuple(result.get("confusion") or ()),
+        by_class=dict(result.get("by_class") or {}),
+        beyond=int(result.get("genes_read", 0)) > int(result.get("panel_size", 0)),
+        arrays=str(store.arrays_path(record)),
+        notes=tuple(result.get("notes") or ()),
+        key=record.address.key,
+    )
 
 
-def _cost(record: Record | None) -> dict[str, float]:
-    cost: Mapping[str, Any] = record.cost if record else {}
-    values = {name: cost.get(name) for name in _COST}
+def _cost(record: Record) -> dict[str, Any]:
+    values = {name: record.cost.get(name) for name in _COST}
     return {name: float("nan") if v is None else float(v) for name, v in values.items()}
 
 

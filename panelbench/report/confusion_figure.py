@@ -10,7 +10,8 @@ import numpy as np
 
 from panelbench.report import choice
 from panelbench.report.figures import blank, headline
-from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Summary, evaluator_label
+from panelbench.report.results import Size, size_name
+from panelbench.report.summary import Entrant, Place, Summary
 from panelbench.suite.specs import FigureSpec
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def confusion(summary: Summary, spec: FigureSpec) -> Figure | None:
     from matplotlib.figure import Figure
 
     entrants = _entrants(summary, spec)
-    sizes = choice.sizes(summary, spec) or [KEEPS_ALL]
+    sizes: list[Size] = [*choice.sizes(summary, spec)] or [None]
     sizes = sizes if spec.ks else sizes[-1:]
     blocks = [
         (title, found)
@@ -84,7 +85,7 @@ def _entrants(summary: Summary, spec: FigureSpec) -> list[Entrant]:
     entrants = choice.entrants(summary, spec, {"classification"})
     if spec.evaluators is None:
         present = {entrant.evaluator for entrant in entrants}
-        first = next((name for name in summary.evaluators if name in present), "")
+        first = next((ref for ref in summary.evaluators if ref in present), None)
         entrants = [entrant for entrant in entrants if entrant.evaluator == first]
     if spec.methods is None:
         entrants = [entrant for entrant in entrants if summary.competes(entrant)]
@@ -96,8 +97,8 @@ def _title(summary: Summary, place: Place, entrants: Sequence[Entrant]) -> str:
     evaluators = {entrant.evaluator for entrant in entrants}
     parts = [place.dataset]
     parts += [place.task] if len(summary.tasks[place.dataset]) > 1 else []
-    parts += [f"k = {place.k}"] if place.k != KEEPS_ALL else []
-    parts += map(evaluator_label, evaluators) if len(evaluators) == 1 else []
+    parts += [size_name(place.k)] if place.k is not None else []
+    parts += [ref.label for ref in evaluators] if len(evaluators) == 1 else []
     return ", ".join(parts)
 
 
@@ -109,13 +110,13 @@ def _matrices(
         lines = [
             line
             for line in summary.runs(place, entrant)
-            if len(line["confusion"]) == len(line["classes"]) > 0
+            if len(line.confusion) == len(line.classes) > 0
         ]
         if not lines:
             continue
-        names = [str(name) for name in lines[0]["classes"]]
+        names = lines[0].classes
         order = sorted(range(len(names)), key=lambda code: names[code])
-        counts = sum(np.asarray(line["confusion"], dtype=np.int64) for line in lines)
+        counts = sum(np.asarray(line.confusion, dtype=np.int64) for line in lines)
         found.append(
             _Matrix(
                 summary.label(entrant, entrants),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from panelbench.report.results import EvaluatorRef
 from panelbench.report.summary import Entrant, Summary
 from panelbench.scoring.comparison import Comparison, cliques
 from panelbench.scoring.metrics import Metric
@@ -46,6 +47,8 @@ def style() -> Iterator[None]:
         "axes.titlesize": 10,
         "axes.titleweight": "bold",
         "legend.frameon": False,
+        # Names of methods and classes are no formulas, whatever dollar signs are in them.
+        "text.parse_math": False,
     }
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -68,11 +71,11 @@ class Looks:
     """Colour, marker and line of every method, the same in all figures of a report."""
 
     def __init__(self, summary: Summary) -> None:
-        self.number = {variant: i for i, variant in enumerate(summary.rows)}
+        self.number = {row: i for i, row in enumerate(summary.results.rows)}
 
-    def of(self, entrant: Entrant, evaluators: Sequence[str]) -> dict[str, Any]:
+    def of(self, entrant: Entrant, evaluators: Sequence[EvaluatorRef]) -> dict[str, Any]:
         """Matplotlib options of a line: colour and marker by method, dashes by evaluator."""
-        i = self.number.get(entrant.variant, len(self.number))
+        i = self.number[entrant.row]
         lap = i // len(COLOURS)
         # Beyond seven methods a colour comes again with another marker.
         return {

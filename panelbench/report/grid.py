@@ -152,7 +152,10 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def to_csv(lines: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-    """Write lines as CSV; numbers with six decimals, an empty field where there is none."""
+    """Write lines as CSV; numbers with six decimals, an empty field where there is none.
+
+    A text that a spreadsheet would take for a formula is preceded by an apostrophe.
+    """
     buffer = io.StringIO()
     names = list(columns or (lines[0] if lines else ()))
     writer = csv.DictWriter(buffer, names, lineterminator="\n")
@@ -165,7 +168,18 @@ def to_csv(lines: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = N
 def _csv_value(value: Any) -> Any:
     if isinstance(value, float):
         return "" if value != value else f"{value:.6f}"
-    return value
+    return guarded(value) if isinstance(value, str) else value
+
+
+def guarded(text: str) -> str:
+    """Text that a spreadsheet shows and does not compute; numbers stay as they are."""
+    if not text.startswith(("=", "+", "-", "@", "\t")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def rich_table(grid: Grid) -> Table:

@@ -48,12 +48,13 @@ class Page:
 
 def tiles(summary: Summary) -> list[tuple[str, str]]:
     """The suite in numbers: (number, what it counts)."""
-    total = len(summary.lines)
-    done = sum(line["status"] == "ok" for line in summary.lines)
-    missing = sum(line["status"] == "missing" for line in summary.lines)
+    lines = summary.results.scores
+    total = len(lines)
+    done = sum(line.status == "ok" for line in lines)
+    missing = sum(line.status == "missing" for line in lines)
     failed = total - done - missing
     found = [
-        (len(summary.rows), "method", "methods"),
+        (len(summary.results.rows), "method", "methods"),
         (len(summary.datasets), "data set", "data sets"),
         (len(summary.ks), "panel size", "panel sizes"),
         (len(summary.results.suite.seeds), "seed", "seeds"),

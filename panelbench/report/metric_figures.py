@@ -10,7 +10,8 @@ import numpy as np
 
 from panelbench.report import choice
 from panelbench.report.figures import GREY, Looks, axis_label, blank, headline, legend
-from panelbench.report.summary import KEEPS_ALL, Entrant, Place, Summary
+from panelbench.report.results import Size, size_name
+from panelbench.report.summary import Entrant, Place, Summary
 from panelbench.scoring.metrics import Metric, metric
 from panelbench.suite.specs import FigureSpec, NoiseLevel, NoiseVariant
 
@@ -46,12 +47,12 @@ class _Content:
     def series(self, panel: _Panel, entrant: Entrant) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every x with a score, its mean and standard deviation, as tables print them."""
         scale = 100 if self.item.percent else 1
-        found = []
+        points = []
         for x, place in panel.places:
             score = self.summary.get(place, entrant)
             if score is not None and len(score.values(self.item.id)):
-                found.append((x, scale * score.mean(self.item.id), scale * score.sd(self.item.id)))
-        xs, means, sds = np.array(found, dtype=np.float64).reshape(-1, 3).T
+                points.append((x, scale * score.mean(self.item.id), scale * score.sd(self.item.id)))
+        xs, means, sds = np.array(points, dtype=np.float64).reshape(-1, 3).T
         return xs, means, np.nan_to_num(sds)
 
     def label(self, entrant: Entrant) -> str:
@@ -73,11 +74,12 @@ def metric_by_k(summary: Summary, spec: FigureSpec, looks: Looks) -> Figure | No
     from matplotlib.ticker import FixedLocator, NullLocator
 
     ks = choice.sizes(summary, spec)
+    sizes: list[Size] = [*ks] or [None]
     level = summary.levels[0]
     content = _content(summary, spec, [
         _Panel(
             _title(summary, dataset, task),
-            tuple((k, Place(dataset, task, k, level)) for k in ks or [KEEPS_ALL]),
+            tuple((k or 0, Place(dataset, task, k, level)) for k in sizes),
         )
         for dataset, task in choice.tasks(summary, spec)
     ])  # fmt: skip
@@ -114,14 +116,14 @@ def metric_by_noise(summary: Summary, spec: FigureSpec, looks: Looks) -> Figure 
     variants = tuple(dict.fromkeys(noise.variants)) if noise else ()
     if len(fractions) < 2:
         return None
-    ks = choice.sizes(summary, spec) or [KEEPS_ALL]
+    ks: list[Size] = [*choice.sizes(summary, spec)] or [None]
     ks = ks if spec.ks else ks[-1:]
     panels = []
     for dataset, task in choice.tasks(summary, spec):
         for k in ks:
             for variant in variants:
                 levels = [NoiseLevel(f, variant) if f else NoiseLevel() for f in fractions]
-                title = [_title(summary, dataset, task), f"k = {k}" if len(ks) > 1 else ""]
+                title = [_title(summary, dataset, task), size_name(k) if len(ks) > 1 else ""]
                 title.append(NOISY[variant])
                 places = (Place(dataset, task, k, level) for level in levels)
                 panels.append(
@@ -219,7 +221,9 @@ def _dots(content: _Content, looks: Looks) -> Figure:
         ax.set_ylim(len(entrants) - 0.5, -0.5)
         ax.set_title(panel.title)
         size = next(place.k for _, place in panel.places)
-        ax.set_xlabel(axis_label(content.item) + (f", k = {size}" if size != KEEPS_ALL else ""))
+        ax.set_xlabel(
+            axis_label(content.item) + (f", {size_name(size)}" if size is not None else "")
+        )
     blank(axes.flat[len(content.panels) :])
     headline(figure, content.spec.title)
     return figure

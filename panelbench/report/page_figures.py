@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.report.figures import COLOURS, Looks, axis_label, blank, legend
+from panelbench.report.results import SelectionLine
 from panelbench.report.summary import Entrant, Place, Summary
 from panelbench.scoring.metrics import Metric
 
@@ -38,7 +39,7 @@ def cost_against_quality(
                 if (score := summary.get(Place(dataset, task, largest, summary.levels[0]), entrant))
             ]
             means = [mean for mean in means if np.isfinite(mean)]
-            time = seconds.get((dataset, entrant.variant), float("nan"))
+            time = seconds.get((dataset, entrant.row.variant), float("nan"))
             if means and np.isfinite(time):
                 point = (entrant, max(time, 1e-3), scale * float(np.mean(means)))
                 points.setdefault(dataset, []).append(point)
@@ -69,7 +70,7 @@ def cost_against_quality(
     return figure
 
 
-def curves(selections: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
+def curves(selections: Sequence[SelectionLine]) -> list[tuple[str, Figure]]:
     """Training curves of the methods that recorded any: (title, figure), one per data set.
 
     A selection's ``info["curves"]`` maps names to lists of numbers, one per epoch; every name
@@ -78,16 +79,16 @@ def curves(selections: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    def place(line: Mapping[str, Any]) -> tuple[str, str, str]:
-        return str(line["dataset"]), str(line["label"]), str(line["variant"])
+    def place(line: SelectionLine) -> tuple[str, str, str]:
+        return line.dataset, line.row.label, line.row.variant
 
     with_curves = [line for line in selections if _curves_of(line)]
-    with_curves.sort(key=lambda line: (*place(line), line["tasks"], line["k"], line["seed"]))
+    with_curves.sort(key=lambda line: (*place(line), line.tasks, line.k, line.seed))
     drawn = []
     for (dataset, label, _), group in groupby(with_curves, key=place):
         lines = list(group)
         names = sorted({name for line in lines for name in _curves_of(line)})
-        ks = sorted({int(line["k"]) for line in lines})
+        ks = sorted({line.k for line in lines})
         columns = min(3, len(names))
         rows = -(-len(names) // columns)
         figure = Figure(figsize=(3.4 * columns + 2.8, 2.8 * rows), layout="constrained")
@@ -96,11 +97,11 @@ def curves(selections: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
         for ax, name in zip(axes.flat, names, strict=False):
             for line in lines:
                 values = _curves_of(line).get(name, [])
-                colour = COLOURS[ks.index(int(line["k"])) % len(COLOURS)]
+                colour = COLOURS[ks.index(line.k) % len(COLOURS)]
                 if values:
                     epochs = range(1, len(values) + 1)
                     (handle,) = ax.plot(epochs, values, color=colour, alpha=0.8, linewidth=1)
-                    handles[f"k = {line['k']}"] = handle
+                    handles[f"k = {line.k}"] = handle
             ax.set_title(name)
             ax.set_xlabel("epoch")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -110,8 +111,8 @@ def curves(selections: Sequence[Mapping[str, Any]]) -> list[tuple[str, Figure]]:
     return drawn
 
 
-def _curves_of(line: Mapping[str, Any]) -> dict[str, list[float]]:
-    found = dict(line["info"] or {}).get("curves")
+def _curves_of(line: SelectionLine) -> dict[str, list[float]]:
+    found = line.info.get("curves")
     if not isinstance(found, Mapping):
         return {}
     return {str(name): list(values) for name, values in found.items() if len(values)}

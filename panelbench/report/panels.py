@@ -9,8 +9,9 @@ import numpy as np
 
 from panelbench.report.grid import Grid
 from panelbench.report.results import Results
-from panelbench.report.summary import Summary, ordered, records
+from panelbench.report.summary import Summary, ordered
 from panelbench.scoring.panel_metrics import jaccard, marker_recovery, stability
+from panelbench.suite.runs import Row
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Group:
     """Panels that differ by the seed only."""
 
     dataset: str
-    variant: str
+    row: Row
     tasks: tuple[str, ...]
     k: int
 
@@ -28,36 +29,33 @@ def panels(results: Results) -> dict[Group, dict[int, tuple[str, ...]]]:
 
     Controls that keep all genes choose none and are left out.
     """
-    rows = {row.variant: row for row in results.rows}
     # With label noise, the panels chosen with least of it.
     least = min(level.fraction for level in results.suite.noise_levels)
     found: dict[Group, dict[int, tuple[str, ...]]] = {}
-    for line in records(results.selections):
-        row = rows.get(line["variant"])
-        ranking = tuple(line["ranking"])
-        if line["status"] != "ok" or not ranking or row is None:
+    for line in results.selections:
+        declared, ranking = line.row.declared, tuple(line.ranking)
+        if line.status != "ok" or not ranking or not declared.cut:
             continue
-        if not row.declared.get("cut", True) or line["noise"] not in (0.0, least):
+        if line.noise not in (0.0, least):
             continue
-        nested = row.declared.get("nested", False)
-        ks = [k for k in results.suite.ks if k <= line["k"]] if nested else [line["k"]]
+        ks = [k for k in results.suite.ks if k <= line.k] if declared.nested else [line.k]
         for k in ks:
-            group = Group(line["dataset"], line["variant"], tuple(line["tasks"]), int(k))
-            found.setdefault(group, {})[int(line["seed"])] = ranking[:k]
-    order = {row.variant: i for i, row in enumerate(results.rows)}
+            group = Group(line.dataset, line.row, line.tasks, k)
+            found.setdefault(group, {})[line.seed] = ranking[:k]
+    order = {row: i for i, row in enumerate(results.rows)}
     datasets = ordered((g.dataset for g in found), [e.dataset for e in results.suite.datasets])
     return {
         group: dict(sorted(found[group].items()))
         for group in sorted(
-            found, key=lambda g: (datasets.index(g.dataset), order[g.variant], g.tasks, g.k)
+            found, key=lambda g: (datasets.index(g.dataset), order[g.row], g.tasks, g.k)
         )
     }
 
 
 def _name(summary: Summary, group: Group) -> str:
     """Label of the method; with its tasks where it chooses a panel for each."""
-    row = summary.rows[group.variant]
-    alone = row.declared.get("multitask") or not row.declared.get("supervised")
+    row = group.row
+    alone = row.declared.multitask or not row.declared.supervised
     several = len(summary.tasks.get(group.dataset, ())) > 1
     return f"{row.label} ({', '.join(group.tasks)})" if several and not alone else row.label
 
@@ -75,7 +73,7 @@ def stability_grid(summary: Summary) -> Grid:
         lines.append(
             {
                 "dataset": group.dataset,
-                "method": group.variant,
+                "method": group.row.variant,
                 "label": _name(summary, group),
                 "tasks": " ".join(group.tasks),
                 "k": group.k,

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from panelbench.report.grid import Grid
-from panelbench.report.results import Results
-from panelbench.report.summary import KEEPS_ALL, STATUS, Summary, brief, evaluator_label, records
+from panelbench.report.results import Results, ScoreLine, SelectionLine
+from panelbench.report.summary import STATUS, Summary, brief
+from panelbench.suite.runs import Row
 
 
 def properties_grid(results: Results) -> Grid:
     """The YOTO paper's Table 1, from what the methods declare."""
     rows = []
-    seen = set()
+    first = {row.method: row for row in reversed(results.rows)}
     for row in results.rows:
-        if row.method in seen:
+        if first[row.method] is not row:
             continue
-        seen.add(row.method)
         declared = row.declared
-        supervised = bool(declared.get("supervised"))
-        tasks = "multi-task" if declared.get("multitask") else "single-task"
+        tasks = "multi-task" if declared.multitask else "single-task"
         rows.append(
             (
                 row.label,
-                supervised,
-                tasks if supervised else "–",
-                bool(declared.get("predictor")),
-                bool(declared.get("sparse_selection", True)),
-                bool(declared.get("end_to_end")),
-                str(declared.get("cite", "")),
+                declared.supervised,
+                tasks if declared.supervised else "–",
+                declared.predictor,
+                declared.sparse_selection,
+                declared.end_to_end,
+                declared.cite,
             )
         )
     columns = (
@@ -48,52 +47,33 @@ FAILURE_COLUMNS = (
 
 def failures_grid(summary: Summary) -> Grid:
     """Every run without a result: rows group them by reason, the records hold each."""
-    runs = [
-        {
-            "stage": "select",
-            "dataset": line["dataset"],
-            "method": line["variant"],
-            "tasks": " ".join(line["tasks"]),
-            "evaluator": "",
-            "k": line["k"],
-            "seed": line["seed"],
-            "status": line["status"],
-            "reason": str(line["reason"]).strip(),
-            "key": line["key"],
-        }
-        for line in records(summary.results.selections)
-        if line["status"] != "ok"
-    ] + [
-        {
-            "stage": "evaluate",
-            "dataset": line["dataset"],
-            "method": line["variant"],
-            "tasks": line["task"],
-            "evaluator": line["evaluator"],
-            "k": line["k"],
-            "seed": line["seed"],
-            "status": line["status"],
-            "reason": str(line["reason"]).strip(),
-            "key": line["key"],
-        }
-        for line in summary.lines
-        if line["status"] != "ok"
+    lines: list[SelectionLine | ScoreLine] = [
+        *summary.results.selections,
+        *summary.results.scores,
     ]
-    runs.sort(key=lambda run: _order(summary, run))
+    runs = [_failure(line) for line in lines if line.status != "ok"]
+    order = {row.variant: place for place, row in enumerate(summary.results.rows)}
+    runs.sort(
+        key=lambda run: (
+            order[run["method"]], run["dataset"], run["stage"] != "select", run["tasks"],
+            run["evaluator"], run["k"], run["seed"], run["key"],
+        )
+    )  # fmt: skip
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in runs:
         same = ("stage", "dataset", "method", "status", "reason")
         groups.setdefault(tuple(str(run[name]) for name in same), []).append(run)
+    labels = {row.variant: row.label for row in summary.results.rows}
     rows = [
         (
-            _label(summary, method),
+            labels[method],
             dataset,
             stage,
             STATUS.get(status, status),
             str(len(group)),
             ", ".join(sorted({str(run["tasks"]) for run in group if run["tasks"]})) or "–",
-            _ks(run["k"] for run in group),
-            _seeds(run["seed"] for run in group),
+            ", ".join(str(k) if k else "all genes" for k in sorted({run["k"] for run in group})),
+            ", ".join(map(str, sorted({run["seed"] for run in group}))),
             brief(reason, 300) or "–",
         )
         for (stage, dataset, method, status, reason), group in groups.items()
@@ -104,71 +84,54 @@ def failures_grid(summary: Summary) -> Grid:
     )
 
 
-def _order(summary: Summary, run: dict[str, Any]) -> tuple[Any, ...]:
-    variants = [row.variant for row in summary.results.rows]
-    place = variants.index(run["method"]) if run["method"] in variants else len(variants)
-    order = (place, run["dataset"], run["stage"] != "select", run["tasks"], run["evaluator"])
-    return (*order, run["k"], run["seed"], run["key"])
+def _failure(line: SelectionLine | ScoreLine) -> dict[str, Any]:
+    """Line of the CSV about a run without a result; its k is 0 for all genes."""
+    return {
+        "stage": "evaluate" if isinstance(line, ScoreLine) else "select",
+        "dataset": line.dataset,
+        "method": line.row.variant,
+        "tasks": line.task if isinstance(line, ScoreLine) else " ".join(line.tasks),
+        "evaluator": line.evaluator.variant if isinstance(line, ScoreLine) else "",
+        "k": line.k or 0,
+        "seed": line.seed,
+        "status": line.status,
+        "reason": line.reason.strip(),
+        "key": line.key,
+    }
 
 
-def _label(summary: Summary, variant: str) -> str:
-    return summary.rows[variant].label if variant in summary.rows else variant
+Measured = Sequence[SelectionLine | ScoreLine]
 
 
-def _ks(ks: Iterable[int]) -> str:
-    found = sorted({int(k) for k in ks})
-    return ", ".join("all genes" if k == KEEPS_ALL else str(k) for k in found)
-
-
-def _seeds(seeds: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted({int(seed) for seed in seeds})))
-
-
-def _values(lines: Iterable[dict[str, Any]], name: str) -> np.ndarray:
-    values = np.array([float(line[name]) for line in lines], dtype=np.float64)
+def _values(lines: Measured, name: str) -> np.ndarray:
+    values = np.array([getattr(line, name) for line in lines], dtype=np.float64)
     return values[np.isfinite(values)]
 
 
-def _mean(lines: list[dict[str, Any]], name: str) -> float:
+def _mean(lines: Measured, name: str) -> float:
     values = _values(lines, name)
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _peak(lines: list[dict[str, Any]], name: str) -> float:
+def _peak(lines: Measured, name: str) -> float:
     values = _values(lines, name)
     return float(values.max()) if len(values) else float("nan")
 
 
 def cost_grid(summary: Summary) -> Grid:
     """What the runs cost, per data set and method; runs of any status that were measured."""
-    selections = records(summary.results.selections)
-    lines: list[dict[str, Any]] = []
+    groups: dict[tuple[str, Row], tuple[list[SelectionLine], list[ScoreLine]]] = {}
+    for select in summary.results.selections:
+        groups.setdefault((select.dataset, select.row), ([], []))[0].append(select)
+    for score in summary.results.scores:
+        groups.setdefault((score.dataset, score.row), ([], []))[1].append(score)
+    lines = []
     for dataset in summary.datasets:
         for row in summary.results.rows:
-            mine = [x for x in selections if (x["dataset"], x["variant"]) == (dataset, row.variant)]
-            scored = [
-                x for x in summary.lines if (x["dataset"], x["variant"]) == (dataset, row.variant)
-            ]
-            run = [x for x in mine if np.isfinite(x["seconds"])]
-            if not run:
-                continue
-            lines.append(
-                {
-                    "dataset": dataset,
-                    "method": row.variant,
-                    "label": row.label,
-                    "selections": len(run),
-                    "select_seconds": _mean(run, "seconds"),
-                    "select_cpu_seconds": _mean(run, "cpu_seconds"),
-                    "select_peak_memory_mb": _peak(run, "peak_memory_mb"),
-                    "select_gpu_memory_mb": _peak(run, "gpu_memory_mb"),
-                    "evaluations": len(_values(scored, "seconds")),
-                    "evaluate_seconds": _mean(scored, "seconds"),
-                    "total_seconds": float(
-                        _values(run, "seconds").sum() + _values(scored, "seconds").sum()
-                    ),
-                }
-            )
+            selections, scores = groups.get((dataset, row), ([], []))
+            measured = [line for line in selections if np.isfinite(line.seconds)]
+            if measured:
+                lines.append(_cost(dataset, row, measured, scores))
     rows = [
         (
             line["label"],
@@ -199,6 +162,27 @@ def cost_grid(summary: Summary) -> Grid:
     )
 
 
+def _cost(
+    dataset: str, row: Row, selections: list[SelectionLine], scores: list[ScoreLine]
+) -> dict[str, Any]:
+    """What the selections of a method and their evaluations cost."""
+    return {
+        "dataset": dataset,
+        "method": row.variant,
+        "label": row.label,
+        "selections": len(selections),
+        "select_seconds": _mean(selections, "seconds"),
+        "select_cpu_seconds": _mean(selections, "cpu_seconds"),
+        "select_peak_memory_mb": _peak(selections, "peak_memory_mb"),
+        "select_gpu_memory_mb": _peak(selections, "gpu_memory_mb"),
+        "evaluations": len(_values(scores, "seconds")),
+        "evaluate_seconds": _mean(scores, "seconds"),
+        "total_seconds": float(
+            _values(selections, "seconds").sum() + _values(scores, "seconds").sum()
+        ),
+    }
+
+
 def duration(seconds: float) -> str:
     """Seconds with the digits that matter."""
     if not np.isfinite(seconds):
@@ -219,15 +203,15 @@ def _minute(time: str) -> str:
 
 def provenance(summary: Summary) -> dict[str, list[tuple[str, str]]]:
     """Where the numbers come from: libraries, sources of the methods, machines, data sets."""
-    lines = [x for x in records(summary.results.selections) if x["status"] == "ok"]
+    lines = [line for line in summary.results.selections if line.status == "ok"]
     versions: dict[str, set[str]] = {}
     digests: dict[str, set[str]] = {}
     for line in lines:
-        for name, version in dict(line["versions"]).items():
-            versions.setdefault(name, set()).add(str(version))
-        digests.setdefault(line["variant"], set()).add(str(line["source_digest"])[:12])
-    started = sorted(_minute(str(line["started"])) for line in lines if line["started"])
-    hosts = sorted({str(line["host"]) for line in lines if line["host"]})
+        for name, version in line.versions.items():
+            versions.setdefault(name, set()).add(version)
+        digests.setdefault(line.row.variant, set()).add(line.source_digest[:12])
+    started = sorted(_minute(line.started) for line in lines if line.started)
+    hosts = sorted({line.host for line in lines if line.host})
     runs = [("Selections", f"{len(lines)} of {len(summary.results.selections)} ran to the end")]
     if started:
         runs.append(("Started", f"{started[0]} to {started[-1]} UTC"))
@@ -235,7 +219,7 @@ def provenance(summary: Summary) -> dict[str, list[tuple[str, str]]]:
         runs.append(("Machines", ", ".join(hosts)))
     if summary.results.stale:
         runs.append(("Other code or versions", f"{summary.results.stale} records made with them"))
-    runs.append(("Evaluators", ", ".join(map(evaluator_label, summary.evaluators))))
+    runs.append(("Evaluators", ", ".join(ref.label for ref in summary.evaluators)))
     return {
         "Runs": runs,
         "Libraries": [(name, ", ".join(sorted(found))) for name, found in sorted(versions.items())],

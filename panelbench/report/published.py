@@ -37,13 +37,15 @@ _ALSO = {("yoto", "accuracy"): ("accuracy", "balanced_accuracy")}
 class Published:
     """A published number: mean and standard deviation (NaN where none is printed).
 
+    `method` and `evaluator` are named with their parameters, where they are not the defaults.
     `cell_class` is the class whose cells it is about, "" for all cells.
     """
 
     source: str
     protocol: str
     table: str
-    entrant: Entrant
+    method: str
+    evaluator: str
     place: Place
     metric: str
     mean: float
@@ -93,7 +95,8 @@ def _read_file(path: Path) -> Iterable[Published]:
                     source=line["source"],
                     protocol=line["protocol"],
                     table=line["table"],
-                    entrant=Entrant(line["method"], line["evaluator"]),
+                    method=line["method"],
+                    evaluator=line["evaluator"],
                     place=Place(line["dataset"], line["task"], int(line["k"])),
                     metric=line["metric"],
                     mean=float(line["mean"]),
@@ -119,20 +122,20 @@ def beside(summary: Summary, published: Iterable[Published]) -> list[dict[str, A
     wanted: dict[tuple[Place, str, str], list[Published]] = {}
     for item in published:
         if protocols.get(item.place.dataset) == item.protocol:
-            key = (item.place, item.entrant.variant, item.entrant.evaluator)
+            key = (item.place, item.method, item.evaluator)
             wanted.setdefault(key, []).append(item)
     lines: dict[tuple[Any, ...], dict[str, Any]] = {}
     for place in _places(summary):
         for entrant in summary.entrants:
             # A control that keeps all genes stands beside its number at any panel size.
             score = summary.get(place, entrant)
-            row = summary.rows.get(entrant.variant)
-            if score is None or row is None:
+            if score is None:
                 continue
-            found = wanted.get((place, entrant.variant, entrant.evaluator)) or wanted.get(
-                (place, row.method, entrant.evaluator), []
+            row, evaluator = entrant.row, entrant.evaluator.variant
+            numbers = wanted.get((place, row.variant, evaluator)) or wanted.get(
+                (place, row.method, evaluator), []
             )
-            for item in found:
+            for item in numbers:
                 ours = score.of_class(item.cell_class) if item.cell_class else score
                 for name in _ALSO.get((item.protocol, item.metric), (item.metric,)):
                     if not len(ours.values(name)):
@@ -176,9 +179,9 @@ def _line(
         "task": place.task,
         "k": place.k,
         "class": item.cell_class,
-        "method": entrant.variant,
+        "method": entrant.row.variant,
         "label": summary.label(entrant, summary.entrants),
-        "evaluator": entrant.evaluator,
+        "evaluator": entrant.evaluator.variant,
         "metric": name,
         "published_metric": item.metric,
         "mean": score.mean(name),

@@ -51,7 +51,9 @@ def unique_labels(summary: Summary, entrants: list[Entrant]) -> list[str]:
     """Labels of rows; two rows of the same label are told apart by their parameters."""
     labels = [summary.label(entrant, entrants) for entrant in entrants]
     return [
-        label if labels.count(label) == 1 else f"{label} ({entrant.variant}, {entrant.evaluator})"
+        label
+        if labels.count(label) == 1
+        else f"{label} ({entrant.row.variant}, {entrant.evaluator.variant})"
         for label, entrant in zip(labels, entrants, strict=True)
     ]
 

@@ -1,16 +1,171 @@
-"""What the report reads: the records of a suite as two tables."""
+"""What the report reads: the records of a suite as typed lines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from panelbench.params import variant_name
+from panelbench.scoring.evaluators import get as get_evaluator
+from panelbench.scoring.evaluators import make_params
 from panelbench.suite.runs import Row
-from panelbench.suite.specs import SuiteSpec
+from panelbench.suite.specs import CLEAN, NoiseLevel, SuiteSpec
+from panelbench.text import printable, printable_parts
 
-if TYPE_CHECKING:
-    import pandas as pd
+Size = int | None
+"""A panel size; None when the panel is not cut and holds all genes."""
+
+NAN = float("nan")
+
+
+def size_name(k: Size) -> str:
+    """How people read a panel size."""
+    return "all genes" if k is None else f"k = {k}"
+
+
+@dataclass(frozen=True)
+class EvaluatorRef:
+    """An evaluator with its parameters.
+
+    Attributes
+    ----------
+    variant
+        Unique name: the id, and the parameters that differ from the defaults, as
+        ``rf[n_estimators=500]``.
+    id
+        The evaluator.
+    label
+        Name in tables: ``RF[n_estimators=500]``.
+    reads
+        What it scores: the ``panel``, or what the method trained: ``predictor`` or
+        ``reconstruction``.
+    mode
+        How the method's predictor is read; "" where it has one way only.
+    """
+
+    variant: str
+    id: str = field(compare=False)
+    label: str = field(compare=False)
+    reads: str = field(compare=False)
+    mode: str = field(compare=False, default="")
+
+    @classmethod
+    def of(cls, id: str, params: Mapping[str, Any] | None = None) -> EvaluatorRef:
+        """Refer to an evaluator with some parameters; the others have their defaults."""
+        evaluator, values = get_evaluator(id), make_params(id, params or {})
+        return cls(
+            variant=variant_name(id, values),
+            id=id,
+            label=variant_name(evaluator.label, values),
+            reads=evaluator.reads,
+            mode=getattr(values, "mode", ""),
+        )
+
+    @property
+    def own(self) -> bool:
+        """Whether what the method trained is scored, not a model trained on its panel."""
+        return self.reads != "panel"
+
+
+@dataclass(frozen=True)
+class SelectionLine:
+    """A planned selection, whether it has run or not.
+
+    Attributes
+    ----------
+    dataset, row, tasks, k, seed, noise
+        What was asked for: data set, method, tasks (none when unsupervised), the largest k, and
+        the fraction of noisy labels that it saw.
+    status, reason
+        ``ok``, ``failed``, ``timeout``, ``oom``, ``skipped``, ``lost`` or ``missing``; why if not
+        ``ok``.
+    seconds, cpu_seconds, peak_memory_mb, gpu_memory_mb
+        What it cost; NaN unless measured.
+    ranking
+        Gene names, best first; empty unless ok.
+    info, warnings
+        What the method told, and what Python warned of.
+    source_digest, started, host, versions
+        Digest of the method's code, ISO time in UTC, machine, version of each library.
+    key
+        Of the record, or of the run where there is none.
+    """
+
+    dataset: str
+    row: Row
+    tasks: tuple[str, ...]
+    k: int
+    seed: int
+    key: str
+    noise: float = 0.0
+    status: str = "ok"
+    reason: str = ""
+    seconds: float = NAN
+    cpu_seconds: float = NAN
+    peak_memory_mb: float = NAN
+    gpu_memory_mb: float = NAN
+    ranking: Sequence[str] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    source_digest: str = ""
+    started: str = ""
+    host: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScoreLine:
+    """A planned evaluation at one level of label noise that it answers for.
+
+    Attributes
+    ----------
+    dataset, row, evaluator, task, k, seed, noise
+        What was asked for.
+    kind
+        That of the task, or ``expression`` or ``view``.
+    beyond
+        Whether more genes than the panel's were read.
+    status, reason, seconds, cpu_seconds, peak_memory_mb, gpu_memory_mb, key
+        As of a `SelectionLine`.
+    metrics
+        Empty unless ok.
+    classes, per_class_f1, confusion
+        Names, F1 of each, and counts with true classes in rows.
+    by_class
+        Metrics of reconstructed expression of each class.
+    arrays
+        Path of coordinates for pictures, "" if none.
+    notes
+        What the scores leave out.
+    select_key
+        Key of the selection that is scored.
+    """
+
+    dataset: str
+    row: Row
+    evaluator: EvaluatorRef
+    task: str
+    kind: str
+    k: Size
+    seed: int
+    key: str
+    select_key: str
+    noise: NoiseLevel = CLEAN
+    beyond: bool = False
+    status: str = "ok"
+    reason: str = ""
+    seconds: float = NAN
+    cpu_seconds: float = NAN
+    peak_memory_mb: float = NAN
+    gpu_memory_mb: float = NAN
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    classes: Sequence[str] = ()
+    per_class_f1: Mapping[str, float] = field(default_factory=dict)
+    confusion: Sequence[Sequence[int]] = ()
+    by_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    arrays: str = ""
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -23,27 +178,8 @@ class Results:
         The suite.
     rows
         Its methods, in the suite's order.
-    scores
-        One line per planned evaluation and level of label noise that it answers for, whether it
-        has run or not. Columns: ``dataset``, ``variant``, ``label``, ``method``, ``evaluator``
-        (``rf``, or with parameters ``rf[n_estimators=500]``), ``task``, ``kind`` (of the task, or
-        ``expression`` or ``view``), ``k`` (int; 0 when the panel is not cut), ``seed``, ``noise``
-        (`NoiseLevel`), ``beyond`` (bool: more genes than the panel's were read), ``status``
-        (``ok``, ``failed``, ``timeout``, ``oom``, ``skipped``, ``lost``, ``missing``), ``reason``
-        (str, "" when ok), ``metrics`` (dict name -> float, empty unless ok), ``classes`` (list of
-        str), ``per_class_f1`` (dict class -> float), ``confusion`` (list of lists of int, rows
-        true), ``by_class`` (dict class -> metrics of reconstructed expression), ``arrays`` (path
-        of coordinates for pictures, "" if none), ``notes`` (list of str), ``seconds``,
-        ``cpu_seconds``, ``peak_memory_mb``, ``gpu_memory_mb`` (float, NaN unless run), ``key``,
-        ``select_key``.
-    selections
-        One line per planned selection. Columns: ``dataset``, ``variant``, ``label``, ``method``,
-        ``tasks`` (tuple of str, empty when unsupervised), ``k`` (int, the largest asked for),
-        ``seed``, ``noise`` (fraction of noisy labels it saw), ``status``, ``reason``,
-        ``seconds``, ``cpu_seconds``, ``peak_memory_mb``, ``gpu_memory_mb``, ``ranking`` (list of
-        gene names, empty unless ok), ``info`` (dict), ``warnings`` (list of str),
-        ``source_digest`` (str), ``started`` (ISO time, UTC), ``host``, ``versions`` (dict library
-        -> version), ``key``.
+    scores, selections
+        One line per planned evaluation and level of label noise, and per planned selection.
     datasets
         Facts of each data set by id: ``title``, ``cells``, ``genes``, ``citation``,
         ``licence``, ``split``, ``tasks`` (name -> {class: number of cells}), ``markers``
@@ -55,7 +191,42 @@ class Results:
 
     suite: SuiteSpec
     rows: tuple[Row, ...]
-    scores: pd.DataFrame
-    selections: pd.DataFrame
+    scores: Sequence[ScoreLine]
+    selections: Sequence[SelectionLine]
     datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stale: int = 0
+
+    def printable(self) -> Results:
+        """The same with every text made fit to be shown."""
+        suite = self.suite
+        titles = {
+            name: tuple(
+                item.model_copy(update={"title": printable(item.title)})
+                for item in getattr(suite, name)
+            )
+            for name in ("tables", "figures")
+        }
+        texts = {name: printable(getattr(suite, name)) for name in ("title", "description")}
+        return replace(
+            self,
+            suite=suite.model_copy(update={**texts, **titles}),
+            rows=tuple(_printable(row, ("label",)) for row in self.rows),
+            scores=[_printable(line, _SCORE_TEXTS) for line in self.scores],
+            selections=[_printable(line, _SELECTION_TEXTS) for line in self.selections],
+            datasets=printable_parts(self.datasets),
+        )
+
+
+_SCORE_TEXTS = ("task", "reason", "classes", "per_class_f1", "by_class", "notes", "row")
+_SELECTION_TEXTS = ("tasks", "reason", "ranking", "info", "warnings", "host", "versions", "row")
+
+
+def _printable(item: Any, names: Sequence[str]) -> Any:
+    """A dataclass with some of its fields made printable; itself when they are."""
+    changed = {}
+    for name in names:
+        old = getattr(item, name)
+        new = _printable(old, ("label",)) if isinstance(old, Row) else printable_parts(old)
+        if new != old:
+            changed[name] = new
+    return replace(item, **changed) if changed else item

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench.report.results import Results
-from panelbench.scoring.evaluators import get as get_evaluator
-from panelbench.scoring.evaluators import variant as evaluator_variant
+from panelbench.report.results import EvaluatorRef, Results, ScoreLine, Size
 from panelbench.suite.runs import Row
 from panelbench.suite.specs import CLEAN, NoiseLevel
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 STATUS = {
     "missing": "not run yet",
@@ -26,9 +20,6 @@ STATUS = {
 }
 """Statuses in words, where they are not words already."""
 
-KEEPS_ALL = 0
-"""The k of a panel that is not cut."""
-
 
 @dataclass(frozen=True)
 class Place:
@@ -36,16 +27,21 @@ class Place:
 
     dataset: str
     task: str
-    k: int
+    k: Size
     noise: NoiseLevel = CLEAN
+
+    @property
+    def uncut(self) -> Place:
+        """The same place of a panel that is not cut."""
+        return replace(self, k=None)
 
 
 @dataclass(frozen=True)
 class Entrant:
     """Who is scored: a method with its parameters, and the evaluator of its panels."""
 
-    variant: str
-    evaluator: str
+    row: Row
+    evaluator: EvaluatorRef
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ class Score:
 
     kind: str
     seeds: tuple[int, ...]
-    metrics: tuple[dict[str, float], ...]
+    metrics: tuple[Mapping[str, float], ...]
     planned: int
     problems: tuple[Problem, ...]
     by_class: tuple[Mapping[str, Mapping[str, float]], ...] = ()
@@ -111,21 +107,11 @@ class Score:
         return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
-def own(entrant: Entrant) -> bool:
-    """Whether what the method trained is scored, not a model trained on its panel."""
-    return get_evaluator(entrant.evaluator.partition("[")[0]).reads != "panel"
-
-
 def brief(text: str, limit: int = 160) -> str:
     """First line that says something, shortened."""
     lines = [line.strip() for line in str(text).splitlines() if line.strip()]
     first = lines[0] if lines else ""
     return first if len(first) <= limit else first[: limit - 1].rstrip() + "…"
-
-
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Lines of a frame as dictionaries."""
-    return [{str(key): value for key, value in line.items()} for line in frame.to_dict("records")]
 
 
 def ordered(found: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -144,33 +130,28 @@ class Summary:
 
     Attributes
     ----------
-    rows
-        The suite's methods by variant.
-    lines
-        The score frame as dictionaries.
+    results
+        The same, every text fit to be shown.
     scores
         Score by (place, entrant).
     datasets, tasks, ks, evaluators, levels
-        What the scores hold, in the suite's order; `tasks` by data set, `ks` ascending and
-        without the 0 of uncut panels, `levels` of label noise.
+        What the scores hold, in the suite's order; `tasks` by data set, `ks` ascending, `levels`
+        of label noise.
     """
 
     def __init__(self, results: Results) -> None:
-        self.results = results
-        self.rows: dict[str, Row] = {row.variant: row for row in results.rows}
-        lines = self.lines = records(results.scores)
-        grouped: dict[tuple[Place, Entrant], list[dict[str, Any]]] = {}
-        for line in lines:
+        self.results = results = results.printable()
+        grouped: dict[tuple[Place, Entrant], list[ScoreLine]] = {}
+        for line in results.scores:
             grouped.setdefault(_whose(line), []).append(line)
         self.scores = {key: _score(group) for key, group in grouped.items()}
         suite = results.suite
         self.datasets = ordered(
-            (str(line["dataset"]) for line in lines), [entry.dataset for entry in suite.datasets]
+            (line.dataset for line in results.scores), [entry.dataset for entry in suite.datasets]
         )
         self.tasks = {name: self._tasks_of(name) for name in self.datasets}
-        self.ks = tuple(sorted({place.k for place, _ in self.scores} - {KEEPS_ALL}))
-        known = [evaluator_variant(e.evaluator, e.params) for e in suite.evaluators]
-        self.evaluators = ordered((e.evaluator for _, e in self.scores), known)
+        self.ks = tuple(sorted({place.k for place, _ in self.scores if place.k is not None}))
+        self.evaluators = self._evaluators()
         self.levels = suite.noise_levels
 
     def _tasks_of(self, dataset: str) -> tuple[str, ...]:
@@ -179,17 +160,17 @@ class Summary:
         catalogue = list(self.results.datasets.get(dataset, {}).get("tasks", {}))
         return ordered(found, (entry.tasks if entry and entry.tasks else None) or catalogue)
 
+    def _evaluators(self) -> tuple[EvaluatorRef, ...]:
+        found = {entrant.evaluator.variant: entrant.evaluator for _, entrant in self.scores}
+        known = [EvaluatorRef.of(e.evaluator, e.params) for e in self.results.suite.evaluators]
+        return tuple(found[name] for name in ordered(found, [ref.variant for ref in known]))
+
     @cached_property
     def entrants(self) -> tuple[Entrant, ...]:
         """All entrants, in the order of the suite's methods, then of its evaluators."""
         found = {entrant for _, entrant in self.scores}
-        variants = ordered((e.variant for e in found), list(self.rows))
-        return tuple(
-            Entrant(variant, evaluator)
-            for variant in variants
-            for evaluator in self.evaluators
-            if Entrant(variant, evaluator) in found
-        )
+        every = (Entrant(row, e) for row in self.results.rows for e in self.evaluators)
+        return tuple(entrant for entrant in every if entrant in found)
 
     def kinds(self) -> set[str]:
         """Kinds of tasks that have scores planned."""
@@ -197,27 +178,23 @@ class Summary:
 
     def get(self, place: Place, entrant: Entrant) -> Score | None:
         """Score at a place, or that of the uncut panel; None when nothing was planned there."""
-        uncut = replace(place, k=KEEPS_ALL)
-        return self.scores.get((place, entrant)) or self.scores.get((uncut, entrant))
+        return self.scores.get((place, entrant)) or self.scores.get((place.uncut, entrant))
 
-    def runs(self, place: Place, entrant: Entrant) -> list[dict[str, Any]]:
+    def runs(self, place: Place, entrant: Entrant) -> list[ScoreLine]:
         """Lines of what ran to the end at a place, by seed."""
-        return self._runs.get((place, entrant)) or self._runs.get(
-            (replace(place, k=KEEPS_ALL), entrant), []
-        )
+        return self._runs.get((place, entrant)) or self._runs.get((place.uncut, entrant), [])
 
     @cached_property
-    def _runs(self) -> dict[tuple[Place, Entrant], list[dict[str, Any]]]:
-        found: dict[tuple[Place, Entrant], list[dict[str, Any]]] = {}
-        for line in sorted(self.lines, key=lambda line: int(line["seed"])):
-            if line["status"] == "ok":
+    def _runs(self) -> dict[tuple[Place, Entrant], list[ScoreLine]]:
+        found: dict[tuple[Place, Entrant], list[ScoreLine]] = {}
+        for line in sorted(self.results.scores, key=lambda line: line.seed):
+            if line.status == "ok":
                 found.setdefault(_whose(line), []).append(line)
         return found
 
     def competes(self, entrant: Entrant) -> bool:
         """Whether a row competes for the best; controls that keep all genes do not."""
-        row = self.rows.get(entrant.variant)
-        return row is None or bool(row.declared.get("cut", True))
+        return entrant.row.declared.cut
 
     def leaky(self, entrant: Entrant) -> bool:
         """Whether the row is a method's own predictor that reads more than the panel."""
@@ -225,11 +202,7 @@ class Summary:
 
     @cached_property
     def _beyond(self) -> set[Entrant]:
-        return {
-            Entrant(str(line["variant"]), str(line["evaluator"]))
-            for line in self.lines
-            if line["beyond"]
-        }
+        return {Entrant(x.row, x.evaluator) for x in self.results.scores if x.beyond}
 
     def kinds_of(self, dataset: str, task: str) -> set[str]:
         """Kinds of scores that a task of a data set has."""
@@ -253,44 +226,34 @@ class Summary:
         "PERSIST (hard)", and "YOTO, RF" when a forest is trained on its panel. With one downstream
         evaluator in the table, methods that have no other row do not repeat it.
         """
-        row = self.rows.get(entrant.variant)
-        label = row.label if row else entrant.variant
-        if own(entrant):
-            mode = entrant.evaluator.partition("mode=")[2].rstrip("]")
-            return f"{label} ({mode})" if mode else label
-        downstream = {e.evaluator for e in among if not own(e)}
-        mine = {e.evaluator for e in among if e.variant == entrant.variant}
+        label = entrant.row.label
+        if entrant.evaluator.own:
+            return f"{label} ({entrant.evaluator.mode})" if entrant.evaluator.mode else label
+        downstream = {e.evaluator for e in among if not e.evaluator.own}
+        mine = {e.evaluator for e in among if e.row == entrant.row}
         if len(downstream) == 1 and len(mine) == 1:
             return label
-        return f"{label}, {evaluator_label(entrant.evaluator)}"
+        return f"{label}, {entrant.evaluator.label}"
 
 
-def evaluator_label(variant: str) -> str:
-    """Name of an evaluator in tables, its parameters kept: ``RF[n_estimators=500]``."""
-    id, bracket, rest = variant.partition("[")
-    return get_evaluator(id).label + bracket + rest
+def _whose(line: ScoreLine) -> tuple[Place, Entrant]:
+    """Where a line of scores stands, and who is scored there."""
+    place = Place(line.dataset, line.task, line.k, line.noise)
+    return place, Entrant(line.row, line.evaluator)
 
 
-def _whose(line: Mapping[str, Any]) -> tuple[Place, Entrant]:
-    """Where a line of the score frame stands, and who is scored there."""
-    noise = NoiseLevel(*line["noise"])
-    place = Place(str(line["dataset"]), str(line["task"]), int(line["k"]), noise)
-    return place, Entrant(str(line["variant"]), str(line["evaluator"]))
-
-
-def _score(lines: list[dict[str, Any]]) -> Score:
-    lines = sorted(lines, key=lambda line: int(line["seed"]))
-    done = [line for line in lines if line["status"] == "ok"]
+def _score(lines: Sequence[ScoreLine]) -> Score:
+    lines = sorted(lines, key=lambda line: line.seed)
+    done = [line for line in lines if line.status == "ok"]
     reasons: dict[tuple[str, str], list[int]] = {}
     for line in lines:
-        if line["status"] != "ok":
-            key = (str(line["status"]), str(line["reason"]))
-            reasons.setdefault(key, []).append(int(line["seed"]))
+        if line.status != "ok":
+            reasons.setdefault((line.status, line.reason), []).append(line.seed)
     return Score(
-        kind=str(lines[0]["kind"]),
-        seeds=tuple(int(line["seed"]) for line in done),
-        metrics=tuple(dict(line["metrics"]) for line in done),
+        kind=lines[0].kind,
+        seeds=tuple(line.seed for line in done),
+        metrics=tuple(line.metrics for line in done),
         planned=len(lines),
         problems=tuple(Problem(*key, tuple(seeds)) for key, seeds in reasons.items()),
-        by_class=tuple(line["by_class"] for line in done),
+        by_class=tuple(line.by_class for line in done),
     )

@@ -8,15 +8,8 @@ from typing import Any
 
 from panelbench.report import choice
 from panelbench.report.grid import Cell, Grid, Mark
-from panelbench.report.summary import (
-    KEEPS_ALL,
-    Entrant,
-    Place,
-    Score,
-    Summary,
-    evaluator_label,
-    own,
-)
+from panelbench.report.results import Size, size_name
+from panelbench.report.summary import Entrant, Place, Score, Summary
 from panelbench.scoring.metrics import METRICS, Metric, metric
 from panelbench.suite.specs import CLEAN, TableSpec
 
@@ -101,9 +94,13 @@ def places(summary: Summary, spec: TableSpec) -> list[Place]:
     return [
         Place(dataset, task, k, level)
         for dataset, task in choice.tasks(summary, spec)
-        for k in choice.sizes(summary, spec) or [KEEPS_ALL]
+        for k in _sizes(summary, spec)
         for level in summary.levels
     ]
+
+
+def _sizes(summary: Summary, spec: TableSpec) -> list[Size]:
+    return [*choice.sizes(summary, spec)] or [None]
 
 
 def entrants_of(summary: Summary, spec: TableSpec) -> list[Entrant]:
@@ -132,7 +129,7 @@ def header_of(
     looked at.
     """
     texts = [
-        (place.dataset, place.task, "all genes" if place.k == KEEPS_ALL else f"k = {place.k}",
+        (place.dataset, place.task, size_name(place.k),
          place.noise.label, item.label)
         for place, item in columns
     ]  # fmt: skip
@@ -196,15 +193,15 @@ def caption(
 
 def _scored_by(summary: Summary, entrants: Sequence[Entrant]) -> str:
     """Which models scored the panels, where the names of the rows do not say."""
-    mine = [e for e in entrants if own(e)]
+    mine = [e for e in entrants if e.evaluator.own]
     downstream = dict.fromkeys(e.evaluator for e in entrants if e not in mine)
-    names = " and ".join(map(evaluator_label, downstream))
+    names = " and ".join(ref.label for ref in downstream)
     if mine and downstream:
         rows = ", ".join(summary.label(entrant, entrants) for entrant in mine)
         return f"Panels scored by {names}; {rows}: by the method's own predictor"
     if not entrants:
         return ""
-    if all(entrant.evaluator == "builtin-reconstruct" for entrant in entrants):
+    if all(entrant.evaluator.reads == "reconstruction" for entrant in entrants):
         return "All genes reconstructed by what the methods trained"
     return f"Panels scored by {names}" if names else "Scored by the methods' own predictors"
 
@@ -267,14 +264,14 @@ def count_models(summary: Summary, spec: TableSpec, entrant: Entrant) -> str:
     """
     chosen = {*choice.tasks(summary, spec)}
     groups: dict[tuple[Any, ...], tuple[set[str], list[str]]] = {}
-    for line in summary.lines:
-        inside = (line["dataset"], line["task"]) in chosen
-        if inside and (line["variant"], line["evaluator"]) == (entrant.variant, entrant.evaluator):
-            key = (line["dataset"], line["k"], line["seed"], line["noise"])
+    for line in summary.results.scores:
+        inside = (line.dataset, line.task) in chosen
+        if inside and Entrant(line.row, line.evaluator) == entrant:
+            key = (line.dataset, line.k, line.seed, line.noise)
             selections, classifiers = groups.setdefault(key, (set(), []))
-            selections.add(line["select_key"])
-            if not own(entrant):
-                classifiers.append(line["task"])
+            selections.add(line.select_key)
+            if not entrant.evaluator.own:
+                classifiers.append(line.task)
     counts = sorted({len(fits) + len(classifiers) for fits, classifiers in groups.values()})
     return "–".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) if counts else ""
 
@@ -287,7 +284,7 @@ RECORD_COLUMNS = (
 
 def with_uncut(found: Sequence[Place]) -> list[Place]:
     """Places, then those of the panels that are not cut."""
-    return [*dict.fromkeys([*found, *(replace(place, k=KEEPS_ALL) for place in found)])]
+    return [*dict.fromkeys([*found, *(place.uncut for place in found)])]
 
 
 def record_lines(
@@ -305,12 +302,13 @@ def record_lines(
         {
             "dataset": place.dataset,
             "task": place.task,
-            "k": place.k,
+            # The number 0 stands for all genes, so that the column stays one of numbers.
+            "k": place.k or 0,
             "noise": place.noise.fraction,
             "noise_in": place.noise.seen_by,
-            "method": entrant.variant,
+            "method": entrant.row.variant,
             "label": summary.label(entrant, entrants),
-            "evaluator": entrant.evaluator,
+            "evaluator": entrant.evaluator.variant,
             "metric": name,
             "mean": score.mean(name),
             "sd": score.sd(name),

@@ -25,7 +25,7 @@ from panelbench.stages.questions import (
     SelectQuestion,
     spec_fields,
 )
-from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Row, Run, SelectRun
+from panelbench.suite.runs import Dataset, Declared, EvaluateRun, Plan, Row, Run, SelectRun
 from panelbench.suite.scoring_plan import Scorer, make_scorer
 from panelbench.suite.specs import (
     DatasetEntry,
@@ -190,14 +190,7 @@ def _method(
     params = make_params(method, entry.params, f" in suite {suite.name}")
     variant = variant_name(method.id, params)
     label = entry.label or variant.replace(method.id, method.label, 1)
-    declared = {
-        name: getattr(method, name)
-        for name in (
-            "supervised", "multitask", "sparse_selection", "end_to_end", "nested", "cut", "cite",
-        )
-    }  # fmt: skip
-    declared["predictor"] = method.predictor is not None
-    return Row(variant, label, method.id, declared), method, params
+    return Row(variant, label, method.id, Declared.of(method)), method, params
 
 
 # -- runs ----------------------------------------------------------------------------------
@@ -214,23 +207,23 @@ def _selections(
     level: NoiseLevel,
 ) -> list[tuple[SelectRun, list[tuple[TaskSpec, int | None]]]]:
     """Selections of one row on one split, each with the (task, k) pairs it serves."""
-    supervised = bool(row.declared.get("supervised"))
+    supervised = row.declared.supervised
     groups: list[tuple[TaskSpec, ...]]
     if not supervised:
         groups = [()]
-    elif row.declared.get("multitask"):
+    elif row.declared.multitask:
         groups = [dataset.tasks]
     else:
         groups = [(task,) for task in dataset.tasks]
-    cut = bool(row.declared.get("cut", True))
-    sizes = [max(suite.ks)] if row.declared.get("nested", True) else sorted(set(suite.ks))
+    cut = row.declared.cut
+    sizes = [max(suite.ks)] if row.declared.nested else sorted(set(suite.ks))
     found = []
     for tasks in groups:
         for k in sizes:
             # Without labels there is no label noise.
             noise = level.fraction if tasks else 0.0
             run = _selection(dataset, row, declared, params, seed, tasks, k, registry, noise)
-            ks = suite.ks if row.declared.get("nested", True) else (k,)
+            ks = suite.ks if row.declared.nested else (k,)
             uses = [
                 (task, size)
                 for task in (tasks or dataset.tasks)
@@ -258,7 +251,7 @@ def _selection(
         tasks=tasks,
         k=k,
         seed=seed,
-        nested=bool(row.declared.get("nested", True)),
+        nested=row.declared.nested,
         noise=noise,
     )
     asked = question.identity()

@@ -59,6 +59,37 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Declared:
+    """What tables need to know of a method; see `Method`.
+
+    The defaults are what is assumed of one that cannot be imported.
+    """
+
+    supervised: bool = False
+    multitask: bool = False
+    predictor: bool = False
+    sparse_selection: bool = True
+    end_to_end: bool = False
+    nested: bool = True
+    cut: bool = True
+    cite: str = ""
+
+    @classmethod
+    def of(cls, method: Method) -> Declared:
+        """What a method declares."""
+        return cls(
+            supervised=method.supervised,
+            multitask=method.multitask,
+            predictor=method.predictor is not None,
+            sparse_selection=method.sparse_selection,
+            end_to_end=method.end_to_end,
+            nested=method.nested,
+            cut=method.cut,
+            cite=method.cite,
+        )
+
+
+@dataclass(frozen=True)
 class Row:
     """A row of the tables: one method of the suite with its parameters.
 
@@ -72,14 +103,13 @@ class Row:
     method
         Method id.
     declared
-        What the method declares: ``supervised``, ``multitask``, ``predictor`` (bool),
-        ``sparse_selection``, ``end_to_end``, ``nested``, ``cut``, ``cite``.
+        What the method declares.
     """
 
     variant: str
     label: str
     method: str
-    declared: Mapping[str, Any] = field(default_factory=dict)
+    declared: Declared = Declared()
 
 
 @dataclass(frozen=True)
