@@ -15,7 +15,9 @@ from panelbench.data.catalogue import own_data
 from panelbench.method import Method, Selection
 from panelbench.registry import discover
 from panelbench.running.worker import Toolbox
-from panelbench.stages.preprocess import Fold, fit_fold, load, prepare
+from panelbench.stages.fold import Fold, fit_fold
+from panelbench.stages.prepared import load
+from panelbench.stages.preprocess import prepare
 from panelbench.stages.selection import labels_of
 from panelbench.stages.task import build_task
 

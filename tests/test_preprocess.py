@@ -17,8 +17,10 @@ from scipy import sparse
 from panelbench.data.catalogue import load_catalogue, own_data, synthetic_data
 from panelbench.data.specs import DatasetSpec, SplitSpec, TaskSpec
 from panelbench.errors import ConfigError, DataError, NotApplicable
-from panelbench.stages import preprocess
-from panelbench.stages.preprocess import Fold, facts, fit_fold, load, prepare, representation
+from panelbench.records.keys import module_sources
+from panelbench.stages.fold import Fold, fit_fold
+from panelbench.stages.prepared import STAMP, facts, load, representation
+from panelbench.stages.preprocess import prepare
 
 ROOT = Path(__file__).parent.parent
 
@@ -309,4 +311,12 @@ def test_split_error_names_the_option(own: Path, tmp_path: Path) -> None:
         fit_fold(prepared, spec, 0)
     relaxed = spec.model_copy(update={"split": SplitSpec(stratify=False)})
     assert len(fit_fold(prepared, relaxed, 0).test) == 40
-    assert TaskSpec(name="rare").min_cells == 0 and preprocess.STAMP in prepared.uns
+    assert TaskSpec(name="rare").min_cells == 0 and STAMP in prepared.uns
+
+
+@pytest.mark.parametrize(("module", "needed"), [("fold", "steps.py"), ("prepared", "prepared.py")])
+def test_what_later_stages_import_reads_and_fetches_nothing(module: str, needed: str) -> None:
+    """Their code is part of every later key: another reader must not make results stale."""
+    names = {path.name for path in module_sources(f"panelbench.stages.{module}")}
+    assert needed in names
+    assert not names & {"fetch.py", "read.py", "preprocess.py", "catalogue.py"}

@@ -8,6 +8,9 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from panelbench.schema import Model, Name
 
+GROUP = "group"
+"""Column of a prepared data set with donors, batches or slides."""
+
 
 class SourceFile(Model):
     """A file of a data set: a URL to download, or a local path."""

@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from panelbench.data.specs import SplitSpec
+from panelbench.data.specs import GROUP, SplitSpec
 from panelbench.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-GROUP = "group"
-"""Column of a prepared data set with donors, batches or slides."""
 
 
 @dataclass(frozen=True)

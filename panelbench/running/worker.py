@@ -42,6 +42,7 @@ _PRELOAD = (
     "sklearn.metrics",
     "sklearn.neighbors",
     "panelbench.stages.evaluation",
+    "panelbench.stages.fold",
     "panelbench.stages.preprocess",
     "panelbench.stages.selection",
 )
@@ -133,7 +134,8 @@ def _prepare(job: Mapping[str, Any], tools: Toolbox) -> dict[str, Any]:
     from panelbench.data.specs import DatasetSpec
     from panelbench.records.cache import StageCache
     from panelbench.records.store import write_atomically
-    from panelbench.stages.preprocess import load, prepare
+    from panelbench.stages.prepared import load
+    from panelbench.stages.preprocess import prepare
 
     try:
         spec = DatasetSpec.model_validate(job["spec"])
@@ -218,7 +220,7 @@ class _Held:
 
     def get(self, path: str) -> list[AnnData]:
         if path != self.path:
-            from panelbench.stages.preprocess import load
+            from panelbench.stages.prepared import load
 
             self.drop()
             self.cells = [load(Path(path))]

@@ -14,7 +14,7 @@ from panelbench.method import Method, Predictor, Selection, Target, Task
 from panelbench.params import make_params
 from panelbench.records.keys import library_versions
 from panelbench.registry import discover
-from panelbench.stages.preprocess import facts
+from panelbench.stages.prepared import facts
 from panelbench.stages.task import Labels, build_task
 
 if TYPE_CHECKING:

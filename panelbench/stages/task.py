@@ -15,7 +15,7 @@ import numpy as np
 
 from panelbench.errors import NotApplicable
 from panelbench.method import Matrix, Method, Needs, Target, Task, frozen_mapping, no_progress
-from panelbench.stages.preprocess import representation
+from panelbench.stages.prepared import representation
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from anndata import AnnData
 
-    from panelbench.stages.preprocess import Fold
+    from panelbench.stages.fold import Fold
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Toolbox:
         """The split of this run and what was fitted on its training cells."""
         from panelbench.data.specs import DatasetSpec
         from panelbench.records.cache import StageCache
-        from panelbench.stages.preprocess import Fold, fit_fold
+        from panelbench.stages.fold import Fold, fit_fold
 
         cells = self.loaded[0]
         spec = DatasetSpec.model_validate(self.job["spec"])

@@ -31,13 +31,14 @@ from panelbench.suite.specs import (
 _HERE = Path(__file__).parent.parent
 _PREPARING = (
     "stages/preprocess.py",
+    "stages/prepared.py",
     "data/read.py",
     "data/recipes.py",
     "data/steps.py",
     "data/checks.py",
 )
-_SPLITTING = ("data/splits.py",)
-_GIVING = ("stages/task.py",)
+_SPLITTING = ("stages/fold.py", "data/splits.py")
+_GIVING = ("stages/task.py", "stages/prepared.py")
 _SCORING = ("stages/task.py", "stages/evaluation.py", "scoring/evaluators.py", "scoring/metrics.py")
 _SCORING_EXPRESSION = (
     "stages/task.py",

@@ -32,7 +32,8 @@ def prepared(mirror: Path, folder: Path) -> tuple[Any, Any]:
     """CITE-seq and its recipe, as the suite has them."""
     from panelbench.data.catalogue import find_catalogue, load_catalogue
     from panelbench.schema import parse, read_yaml
-    from panelbench.stages.preprocess import load, prepare
+    from panelbench.stages.prepared import load
+    from panelbench.stages.preprocess import prepare
     from panelbench.suite.specs import DatasetEntry
 
     suite = Path(__file__).parents[2] / "panelbench/suite/shipped/markermap.yaml"
@@ -46,7 +47,7 @@ def prepared(mirror: Path, folder: Path) -> tuple[Any, Any]:
 
 def split(cells: Any, spec: Any, method: Any, k: int, seed: int) -> tuple[Task, Any, Any]:
     """A task, and the test cells' expression and labels."""
-    from panelbench.stages.preprocess import fit_fold
+    from panelbench.stages.fold import fit_fold
     from panelbench.stages.selection import labels_of
     from panelbench.stages.task import build_task, target
 

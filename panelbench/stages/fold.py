@@ -1,0 +1,145 @@
+"""The matrices of a split: what a recipe fits on training cells, applied to any cells.
+
+`fit_fold` divides the cells of a prepared data set and fits the ``fit: train`` steps; `Fold.take`
+applies them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from panelbench.data.recipes import choose_genes, fit_scaling, resolve, split_recipe
+from panelbench.data.specs import DatasetSpec
+from panelbench.data.splits import split_cells
+from panelbench.data.steps import Scaling
+from panelbench.errors import DataError
+from panelbench.method import Matrix
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A split, with the steps that were fitted on its training cells.
+
+    Attributes
+    ----------
+    train, validation, test
+        Sorted int64 indices of cells.
+    genes
+        int64 indices of the columns that the split keeps, or None for all.
+    mean, std
+        float64 per kept gene, when the split scales, else None.
+    clip
+        Largest absolute value after scaling, or None.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    genes: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+    clip: float | None = None
+
+    def take(self, adata: AnnData, rows: np.ndarray) -> AnnData:
+        """Cells as the methods of this split get them.
+
+        Parameters
+        ----------
+        adata
+            The prepared data set; it is not changed.
+        rows
+            Indices of cells, in any order.
+
+        Returns
+        -------
+        AnnData of these cells and the genes kept, scaled if the split scales (``uns["x"]`` is
+        ``scaled`` then and ``layers["lognorm"]`` holds what was scaled). Every categorical column
+        keeps all its categories, also those no cell of `rows` has.
+        """
+        import anndata
+
+        columns = slice(None) if self.genes is None else self.genes
+        layers = {name: _cut(layer, rows, columns) for name, layer in adata.layers.items()}
+        X, state = _cut(adata.X, rows, columns), adata.uns["x"]
+        if self.mean is not None and self.std is not None:
+            layers.setdefault(state, X)
+            X, state = Scaling(self.mean, self.std, self.clip).apply(X), "scaled"
+        # Built anew: subsetting an AnnData drops the categories that no cell has.
+        part = anndata.AnnData(
+            X=X,
+            obs=adata.obs.iloc[rows],
+            var=adata.var.iloc[columns],
+            obsm={name: np.asarray(values)[rows] for name, values in adata.obsm.items()},
+            layers=layers,
+        )
+        part.uns.update({**adata.uns, "x": state})
+        return part
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything as arrays, for ``numpy.savez``; what is None is left out."""
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        rest = {"genes": self.genes, "mean": self.mean, "std": self.std, "clip": self.clip}
+        found.update({name: np.asarray(value) for name, value in rest.items() if value is not None})
+        return found
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Fold:
+        """Rebuild a fold from what `arrays` returned."""
+        given = {name: np.asarray(arrays[name]) for name in arrays if name != "clip"}
+        return cls(**given, clip=float(arrays["clip"]) if "clip" in arrays else None)
+
+
+def _cut(matrix: Matrix, rows: np.ndarray, columns: Any) -> Matrix:
+    """Rows and columns of a matrix as CSR or C-contiguous array."""
+    part = matrix[rows]
+    if not isinstance(columns, slice):
+        part = part[:, columns]
+    return np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part
+
+
+def fit_fold(adata: AnnData, spec: DatasetSpec, seed: int) -> Fold:
+    """Split the cells and fit the recipe's ``fit: train`` steps on all that are not test cells.
+
+    Parameters
+    ----------
+    adata
+        The prepared data set.
+    spec
+        Its entry: the split and the recipe. Classes of the first task are stratified by.
+    seed
+        Seed of the run.
+
+    Raises
+    ------
+    DataError
+        When the cells cannot be split (see `panelbench.data.splits.split_cells`) or the steps
+        cannot be fitted.
+    """
+    labels, classes = np.full(adata.n_obs, -1, dtype=np.int64), []
+    if spec.tasks and spec.tasks[0].kind == "classification":
+        column = adata.obs[spec.tasks[0].name].cat
+        labels, classes = column.codes.to_numpy(dtype=np.int64), list(column.categories)
+    split = split_cells(adata.obs, labels, spec.split, seed, classes)
+    _, steps = split_recipe(resolve(spec.recipe))
+    genes, scaling = None, None
+    if steps:
+        known = np.sort(np.concatenate([split.train, split.validation]))
+        bare = Fold(split.train, split.validation, split.test)
+        cells = bare.take(adata, known)
+        try:
+            genes = choose_genes(cells, steps)
+            scaling = fit_scaling(cells if genes is None else cells[:, genes].copy(), steps)
+        except DataError as error:
+            raise DataError(f"{spec.id}, split {seed}: {error}") from error
+    if scaling is None:
+        return Fold(split.train, split.validation, split.test, genes)
+    return Fold(
+        split.train, split.validation, split.test, genes, scaling.mean, scaling.std, scaling.clip
+    )
