@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from panelbench.data.catalogue import find_dataset
+from panelbench.data.read import reader_module
 from panelbench.data.recipes import resolve
 from panelbench.data.specs import DatasetSpec, TaskSpec
 from panelbench.errors import ConfigError, InputError, UnknownName
 from panelbench.method import Method, NoParams
 from panelbench.params import make_params, params_dict, variant_name
-from panelbench.records.keys import digest, library_versions, source_digest
+from panelbench.records.keys import digest, library_versions, module_sources, source_digest
 from panelbench.registry import Broken, Registry
 from panelbench.scoring.metrics import metric
 from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Row, SelectRun
@@ -48,7 +49,7 @@ _SCORING_EXPRESSION = (
 )
 
 
-def _code(files: Iterable[str]) -> str:
+def _code(files: Iterable[str | Path]) -> str:
     return source_digest(_HERE / name for name in files)
 
 
@@ -161,7 +162,7 @@ def _dataset(
 def _with_keys(dataset: Dataset, checksum: str) -> Dataset:
     spec = dataset.spec
     recipe = [step.model_dump(mode="json") for step in spec.recipe]
-    files = [*_PREPARING, "data/synthetic.py"] if spec.reader == "synthetic" else _PREPARING
+    reader = module_sources(reader_module(spec.reader)) if spec.reader else []
     identity = {
         "stage": "prep",
         "dataset": spec.id,
@@ -169,7 +170,7 @@ def _with_keys(dataset: Dataset, checksum: str) -> Dataset:
         "reader": spec.reader,
         "reader_options": spec.reader_options,
         "recipe": recipe,
-        "code": _code(files),
+        "code": _code([*_PREPARING, *reader]),
         "libraries": library_versions(["anndata", "numpy", "scanpy"]),
     }
     key = digest(identity)
