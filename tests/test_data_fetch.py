@@ -1,21 +1,18 @@
-"""Fetching: mirror, download, checksums, archives. Downloads come from a server of the test."""
+"""Fetching: mirror, download, checksums. Downloads come from a server of the test."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import http.server
-import io
 import json
-import tarfile
 import threading
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from panelbench.data.fetch import extract, fetch, source_checksum
+from panelbench.data.fetch import fetch, source_checksum
 from panelbench.data.specs import DatasetSpec, SourceFile
 from panelbench.errors import DataError
 
@@ -162,57 +159,3 @@ def test_file_of_a_package(tmp_path: Path) -> None:
     assert found["a.bin"].name == "errors.py"
     with pytest.raises(DataError, match="comes with nopackage, which is not installed"):
         fetch(spec("package:nopackage/x"), tmp_path)
-
-
-def make_zip(path: Path, *names: str) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in names:
-            archive.writestr(name, name)
-    return path
-
-
-def make_tar(path: Path, *names: str, link: str | None = None) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name in names:
-            info = tarfile.TarInfo(name)
-            info.size = len(name)
-            archive.addfile(info, io.BytesIO(name.encode()))
-        if link is not None:
-            info = tarfile.TarInfo("link")
-            info.type, info.linkname = tarfile.SYMTYPE, link
-            archive.addfile(info)
-    return path
-
-
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-def test_extract(tmp_path: Path, make: object) -> None:
-    archive = make(tmp_path / "a.pack", "b/c.txt", "a.txt")  # type: ignore[operator]
-    out = tmp_path / "out"
-    assert extract(archive, out) == [out / "a.txt", out / "b" / "c.txt"]
-    assert (out / "b" / "c.txt").read_text() == "b/c.txt"
-
-
-@pytest.mark.parametrize("make", [make_zip, make_tar])
-@pytest.mark.parametrize("name", ["../evil.txt", "/tmp/evil.txt", "a/../../evil.txt", "..\\evil"])
-def test_members_outside_are_refused(tmp_path: Path, make: object, name: str) -> None:
-    archive = make(tmp_path / "a.pack", "good.txt", name)  # type: ignore[operator]
-    with pytest.raises(DataError, match="outside the archive's folder"):
-        extract(archive, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
-
-
-def test_links_outside_are_refused(tmp_path: Path) -> None:
-    archive = make_tar(tmp_path / "a.tar", "good.txt", link="../../etc/passwd")
-    with pytest.raises(DataError, match="leaves the folder"):
-        extract(archive, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
-
-
-def test_damaged_archives(tmp_path: Path) -> None:
-    (tmp_path / "x.zip").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="neither a zip nor a tar"):
-        extract(tmp_path / "x.zip", tmp_path / "out")
-    whole = make_tar(tmp_path / "a.tgz", *(f"file{i}" for i in range(2000))).read_bytes()
-    (tmp_path / "cut.tgz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="damaged archive"):
-        extract(tmp_path / "cut.tgz", tmp_path / "out")

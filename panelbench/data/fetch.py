@@ -12,10 +12,7 @@ import contextlib
 import importlib.util
 import json
 import logging
-import os
-import tarfile
 import uuid
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -207,54 +204,3 @@ def _write(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
-
-
-def extract(archive: Path, folder: Path) -> list[Path]:
-    """Unpack a zip or tar archive; nothing is written if any member would leave the folder.
-
-    Parameters
-    ----------
-    archive
-        ``.zip`` or ``.tar``, the latter compressed or not.
-    folder
-        Where to; made if missing.
-
-    Returns
-    -------
-    Paths of the unpacked files, sorted.
-
-    Raises
-    ------
-    DataError
-        Not an archive, a damaged one, or a member that points outside (named).
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened:
-                names = [item.filename for item in opened.infolist() if not item.is_dir()]
-                for name in opened.namelist():
-                    _inside(archive, name)
-                opened.extractall(folder)
-        elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as opened_tar:
-                members = opened_tar.getmembers()
-                for member in members:
-                    _inside(archive, member.name)
-                    # Also refuses links that point outside, and devices.
-                    tarfile.data_filter(member, str(folder))
-                names = [member.name for member in members if member.isfile()]
-                opened_tar.extractall(folder, members=members, filter="data")
-        else:
-            raise DataError(f"{archive}: neither a zip nor a tar archive; it may be truncated")
-    except tarfile.FilterError as error:
-        raise DataError(f"{archive}: refused, a member leaves the folder: {error}") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise DataError(f"{archive}: damaged archive ({error}); delete it and try again") from error
-    return sorted(folder / name for name in names)
-
-
-def _inside(archive: Path, name: str) -> None:
-    path = PurePosixPath(name.replace(os.sep, "/").replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-        raise DataError(f"{archive}: refused, member {name!r} lies outside the archive's folder")
