@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,6 +64,9 @@ def _guarded(body: Callable[[dict[str, Any]], int], values: dict[str, Any]) -> i
         if values.get("debug"):
             raise
         return _fail(str(error), values, 1)
+    except Stopped as signal_:
+        words = f"stopped by {signal_.name}; what has finished is kept, run it again to go on"
+        return _fail(words, values, 128 + signal_.number)
     except KeyboardInterrupt:
         return _fail("interrupted; what has finished is kept, run it again to go on", values, 130)
     except BrokenPipeError:
@@ -261,8 +265,22 @@ def _main(
     """Benchmark methods that choose small gene panels from single-cell data."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal that asks the command to end, as schedulers send before they kill."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.name = number, signal.Signals(number).name
+        super().__init__(self.name)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise Stopped(number)
+
+
 def main() -> None:
     """Entry point of the ``panelbench`` command."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
     app()
 
 

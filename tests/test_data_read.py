@@ -15,9 +15,10 @@ from scipy import sparse
 from panelbench.data import checks
 from panelbench.data.catalogue import load_catalogue
 from panelbench.data.fetch import fetch
-from panelbench.data.read import read
+from panelbench.data.read import known_readers, read, reader_module
 from panelbench.data.specs import DatasetSpec, TaskSpec
 from panelbench.errors import DataError, UnknownName
+from panelbench.records.code import import_closure
 
 ROOT = Path(__file__).parent.parent
 rng = np.random.default_rng(0)
@@ -311,6 +312,17 @@ def test_unknown_reader_and_option(tmp_path: Path) -> None:
         read(DatasetSpec(id="toy", reader="h5"), {})
     with pytest.raises(UnknownName, match=r"option of reader 'h5ad' 'lyer'.*did you mean layer"):
         read(spec(lyer="x"), {})
+
+
+def test_a_reader_is_found_by_name_and_depends_on_no_other() -> None:
+    assert {"h5ad", "mat", "bundled", "synthetic"} <= set(known_readers())
+    modules = {name: f"{name.replace('-', '_')}.py" for name in known_readers()}
+    for name, module in modules.items():
+        names = [path.name for path in import_closure(reader_module(name)).values()]
+        assert module in names
+        # data/synthetic.py, which makes the data, has the name of its reader.
+        assert not {*names} & ({*modules.values()} - {module}), name
+    assert "readers" not in {path.parent.name for path in import_closure("panelbench.data.read").values()}
 
 
 # --- real data ---------------------------------------------------------------------------------

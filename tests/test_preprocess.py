@@ -15,7 +15,7 @@ import pytest
 from scipy import sparse
 
 from panelbench.data.catalogue import load_catalogue, own_data, synthetic_data
-from panelbench.data.specs import DatasetSpec, SplitSpec, TaskSpec
+from panelbench.data.specs import DatasetSpec, SourceFile, SplitSpec, TaskSpec
 from panelbench.errors import ConfigError, DataError, NotApplicable
 from panelbench.records.code import import_closure
 from panelbench.stages.fold import Fold, fit_fold
@@ -112,6 +112,19 @@ def test_errors_name_data_set_and_file(own: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no inputs 'img'"):
         ready(own_data(own, ["rare"], inputs="img"), tmp_path)
     assert not (tmp_path / "prepared").exists()
+
+
+def test_a_downloaded_file_that_cannot_be_read_is_named(own: Path, tmp_path: Path) -> None:
+    spec = own_data(own, ["rare"])
+    spec = spec.model_copy(update={"id": "web", "files": (SourceFile(name="web.h5ad"),)})
+    kept = tmp_path / "downloads" / "web" / "web.h5ad"
+    kept.parent.mkdir(parents=True)
+    adata = anndata.read_h5ad(own)
+    adata.X.data[0] = np.nan
+    adata.write_h5ad(kept)
+    message = r"NaN.*should the download be damaged, delete .*web\.h5ad, .*web\.h5ad\.sha256"
+    with pytest.raises(DataError, match=message):
+        ready(spec, tmp_path)
 
 
 def test_a_killed_write_leaves_nothing_and_can_be_repeated(

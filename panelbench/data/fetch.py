@@ -2,8 +2,9 @@
 
 A file is looked for in this order: the path itself, if its name is one; the installed package, for
 addresses like ``package:scanpy/datasets/x.h5ad``; the mirror folders, by name; the downloads
-folder; the internet. Its SHA-256 must be the declared one. Where none is declared, the first digest
-seen is kept beside the download (``<file>.sha256``) and every later file must match it.
+folder; the internet. Its SHA-256 must be the declared one. Where none is declared, a file that can
+be what its name says is taken, the first digest seen is kept beside the download
+(``<file>.sha256``), and every later file must match it.
 """
 
 from __future__ import annotations
@@ -11,22 +12,21 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import logging
-import os
-import tarfile
+import sys
 import uuid
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from panelbench.data.specs import DatasetSpec, SourceFile
+from panelbench.data.content import complaint
+from panelbench.data.download import Say, download, forget_leftovers, in_words, only_one
+from panelbench.data.specs import PACKAGE, DatasetSpec, SourceFile
 from panelbench.errors import DataError
 from panelbench.records.keys import digest, file_sha256
 
-_PACKAGE = "package:"
 
-
-def fetch(spec: DatasetSpec, downloads: Path, mirrors: Sequence[Path] = ()) -> dict[str, Path]:
+def fetch(
+    spec: DatasetSpec, downloads: Path, mirrors: Sequence[Path] = (), say: Say | None = None
+) -> dict[str, Path]:
     """Local paths of all files of a data set, each checked.
 
     Parameters
@@ -37,6 +37,8 @@ def fetch(spec: DatasetSpec, downloads: Path, mirrors: Sequence[Path] = ()) -> d
         Folder for downloads; each data set has its own folder below.
     mirrors
         Folders searched by file name before anything is downloaded.
+    say
+        Is told how far a download is; without it, that goes to standard error.
 
     Returns
     -------
@@ -45,16 +47,25 @@ def fetch(spec: DatasetSpec, downloads: Path, mirrors: Sequence[Path] = ()) -> d
     Raises
     ------
     DataError
-        A file that cannot be had, or whose SHA-256 is not the expected one.
+        A file that is not available, that cannot be what its name says, or whose SHA-256 is not
+        the expected one.
     """
-    return {file.name: _fetch_one(spec, file, downloads, mirrors) for file in spec.files}
+    return {file.name: _fetch_one(spec, file, downloads, mirrors, say) for file in spec.files}
 
 
-def source_checksum(spec: DatasetSpec, downloads: Path, mirrors: Sequence[Path] = ()) -> str:
+def source_checksum(
+    spec: DatasetSpec, downloads: Path, mirrors: Sequence[Path] = (), *, download: bool = True
+) -> str:
     """Digest of the contents of all files of a data set.
 
     Declared and recorded digests are taken as they are, without opening a file (`fetch` checks
     them); a local file is read once and its digest remembered until its size or time changes.
+
+    Parameters
+    ----------
+    download
+        Whether a file without any digest yet may be downloaded; if not, it is an error that says
+        what would be.
 
     Returns
     -------
@@ -66,41 +77,69 @@ def source_checksum(spec: DatasetSpec, downloads: Path, mirrors: Sequence[Path] 
         As `fetch`, for a file without any digest yet; for a data set that cannot be read so far.
     """
     if spec.missing:
-        raise DataError(f"{spec.id} cannot be had yet: {spec.missing}")
+        raise DataError(f"{spec.id} is not available yet: {spec.missing}")
     found = {}
     for file in spec.files:
         known = file.sha256 or _recorded(_pin(spec, file, downloads))
         if known is None:
-            path = _fetch_one(spec, file, downloads, mirrors)
+            if not download and not _found(spec, file, downloads, mirrors):
+                size = f" ({in_words(file.size)})" if file.size else ""
+                raise DataError(
+                    f"{spec.id}: {file.name}{size} is not downloaded yet; "
+                    f"panelbench preprocess --dataset {spec.id} does that"
+                )
+            path = _fetch_one(spec, file, downloads, mirrors, None)
             known = _digest_of(path, downloads)
         found[PurePosixPath(file.name).name] = known
     return digest(found)
 
 
-def _fetch_one(
+def downloaded(spec: DatasetSpec, downloads: Path) -> list[Path]:
+    """What lies in the downloads folder for a data set: files, and digests recorded for them."""
+    files = [downloads / _safe(spec.id) / Path(file.name).name for file in spec.files]
+    both = [path for file in files for path in (file, file.with_name(f"{file.name}.sha256"))]
+    return [path for path in both if path.is_file()]
+
+
+def _found(
     spec: DatasetSpec, file: SourceFile, downloads: Path, mirrors: Sequence[Path]
-) -> Path:
-    local = _local(spec, file)
-    path = local or _mirrored(file, mirrors)
+) -> Path | None:
+    """Path of a file that is here already, or None."""
     kept = downloads / _safe(spec.id) / Path(file.name).name
-    if path is None and kept.is_file():
-        path = kept
-    if path is None:
-        path = _download(spec, file, kept, downloads)
+    return _local(spec, file) or _mirrored(file, mirrors) or (kept if kept.is_file() else None)
+
+
+def _fetch_one(
+    spec: DatasetSpec,
+    file: SourceFile,
+    downloads: Path,
+    mirrors: Sequence[Path],
+    say: Say | None,
+) -> Path:
+    kept = downloads / _safe(spec.id) / Path(file.name).name
+    path = _found(spec, file, downloads, mirrors) or _download(spec, file, kept, downloads, say)
+    if _local(spec, file) and not file.sha256:
+        return path
     pin = _pin(spec, file, downloads)
-    expected = file.sha256 or (None if local else _recorded(pin))
-    found = _digest_of(path, downloads)
-    if expected is None and local is None:
+    expected, found = file.sha256 or _recorded(pin), _digest_of(path, downloads)
+    if expected is None:
+        wrong = complaint(path, file.name)
+        if wrong:
+            raise DataError(f"{spec.id}: {path} {wrong}; delete it and try again")
         pin.parent.mkdir(parents=True, exist_ok=True)
         _write(pin, f"{found}  {kept.name}\n")
-    elif expected is not None and found != expected:
-        raise DataError(_mismatch(spec, path, expected, found, pin if not file.sha256 else None))
+    elif found != expected:
+        raise DataError(_mismatch(spec, file, path, expected, found, pin))
     return path
 
 
-def _mismatch(spec: DatasetSpec, path: Path, expected: str, found: str, pin: Path | None) -> str:
-    advice = "delete it and try again: it may be damaged, or the source has changed"
-    if pin is not None:
+def _mismatch(
+    spec: DatasetSpec, file: SourceFile, path: Path, expected: str, found: str, pin: Path
+) -> str:
+    wrong = complaint(path, file.name)
+    advice = f"the file {wrong}; " if wrong else "it may be damaged, or the source has changed; "
+    advice += f"delete {path} and try again"
+    if not file.sha256:
         advice += f"; if the new file is right, delete {pin} too"
     return (
         f"{spec.id}: checksum mismatch of {path}: SHA-256 is {found}, expected {expected}; {advice}"
@@ -109,8 +148,8 @@ def _mismatch(spec: DatasetSpec, path: Path, expected: str, found: str, pin: Pat
 
 def _local(spec: DatasetSpec, file: SourceFile) -> Path | None:
     """Path of a file that needs neither mirror nor download, or None."""
-    if file.url is not None and file.url.startswith(_PACKAGE):
-        package, _, inner = file.url.removeprefix(_PACKAGE).partition("/")
+    if file.url is not None and file.url.startswith(PACKAGE):
+        package, _, inner = file.url.removeprefix(PACKAGE).partition("/")
         found = importlib.util.find_spec(package)
         if found is None or not found.submodule_search_locations:
             raise DataError(f"{spec.id}: {file.name} comes with {package}, which is not installed")
@@ -132,37 +171,52 @@ def _mirrored(file: SourceFile, mirrors: Sequence[Path]) -> Path | None:
     return None
 
 
-def _download(spec: DatasetSpec, file: SourceFile, target: Path, downloads: Path) -> Path:
-    """Download to a temporary name, check a declared digest, move into place."""
+def _download(
+    spec: DatasetSpec, file: SourceFile, target: Path, downloads: Path, say: Say | None
+) -> Path:
+    """Download a file, or wait for another process that does; check it before it is kept."""
     place = f"put {target.name} into a folder and name it with --mirror or $PANELBENCH_MIRROR"
-    if file.url is None or file.url.startswith(_PACKAGE):
+    if file.url is None or file.url.startswith(PACKAGE):
         source = f" (see {spec.homepage})" if spec.homepage else ""
         raise DataError(
             f"{spec.id}: {file.name} has no download address and is in no mirror folder; "
             f"{place}{source}"
         )
-    import pooch
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-    pooch.get_logger().setLevel(logging.WARNING)
-    try:
-        pooch.retrieve(file.url, known_hash=None, fname=partial.name, path=partial.parent)
-        found = file_sha256(partial)
+    def check(path: Path) -> None:
         expected = file.sha256 or _recorded(_pin(spec, file, downloads))
+        found, wrong = file_sha256(path), complaint(path, file.name)
         if expected is not None and found != expected:
+            why = f"it {wrong}" if wrong else "the source has changed or the download was damaged"
             raise DataError(
                 f"{spec.id}: checksum mismatch of the download {file.url}: SHA-256 is {found}, "
-                f"expected {expected}; the source has changed or the download was damaged. "
-                f"Try again, or {place}"
+                f"expected {expected}; {why}. It was not kept; try again, or {place}"
             )
-        partial.replace(target)
-    except (OSError, ValueError) as error:  # requests raises subclasses of OSError
+        if expected is None and wrong:
+            raise DataError(
+                f"{spec.id}: what {file.url} gave {wrong}. It was not kept; try again, or {place}"
+            )
+
+    def waiting() -> None:
+        text = f"waiting for another process that downloads {spec.id}: {file.name}"
+        if say:
+            say(0.0, text)
+        else:
+            print(f"panelbench: {text}", file=sys.stderr, flush=True)
+
+    try:
+        with only_one(downloads / ".locks" / f"{_safe(spec.id)}--{target.name}", waiting) as alone:
+            if alone:
+                forget_leftovers(target)
+            if not target.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                download(file.url, target, f"{spec.id}: {file.name}", file.size, say, check)
+    except OSError as error:
         raise DataError(
-            f"{spec.id}: cannot download {file.url}: {error}; without internet, {place}"
+            f"{spec.id}: cannot download {file.url}: {error}. Without internet, as on many "
+            f"compute nodes: run panelbench preprocess --dataset {spec.id} with the same --cache "
+            f"where there is, or {place}"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 
@@ -207,54 +261,3 @@ def _write(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
-
-
-def extract(archive: Path, folder: Path) -> list[Path]:
-    """Unpack a zip or tar archive; nothing is written if any member would leave the folder.
-
-    Parameters
-    ----------
-    archive
-        ``.zip`` or ``.tar``, the latter compressed or not.
-    folder
-        Where to; made if missing.
-
-    Returns
-    -------
-    Paths of the unpacked files, sorted.
-
-    Raises
-    ------
-    DataError
-        Not an archive, a damaged one, or a member that points outside (named).
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened:
-                names = [item.filename for item in opened.infolist() if not item.is_dir()]
-                for name in opened.namelist():
-                    _inside(archive, name)
-                opened.extractall(folder)
-        elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as opened_tar:
-                members = opened_tar.getmembers()
-                for member in members:
-                    _inside(archive, member.name)
-                    # Also refuses links that point outside, and devices.
-                    tarfile.data_filter(member, str(folder))
-                names = [member.name for member in members if member.isfile()]
-                opened_tar.extractall(folder, members=members, filter="data")
-        else:
-            raise DataError(f"{archive}: neither a zip nor a tar archive; it may be truncated")
-    except tarfile.FilterError as error:
-        raise DataError(f"{archive}: refused, a member leaves the folder: {error}") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise DataError(f"{archive}: damaged archive ({error}); delete it and try again") from error
-    return sorted(folder / name for name in names)
-
-
-def _inside(archive: Path, name: str) -> None:
-    path = PurePosixPath(name.replace(os.sep, "/").replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-        raise DataError(f"{archive}: refused, member {name!r} lies outside the archive's folder")

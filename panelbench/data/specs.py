@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -12,12 +13,38 @@ GROUP = "group"
 """Column of a prepared data set with donors, batches or slides."""
 
 
-class SourceFile(Model):
-    """A file of a data set: a URL to download, or a local path."""
+PACKAGE = "package:"
+"""Beginning of the address of a file that comes with an installed package."""
 
-    name: str
+
+class SourceFile(Model):
+    """A file of a data set: an address to download it from, or a local path.
+
+    `url` begins with ``https://`` or ``http://``, or is ``package:NAME/PATH`` for a file that comes
+    with an installed package. `size` is in bytes.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
     url: str | None = None
+    size: Annotated[int, Field(gt=0)] | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _addressable(self) -> SourceFile:
+        if PurePosixPath(self.name).name in {"", ".", ".."}:
+            raise ValueError(f"{self.name!r} is not the name of a file")
+        if self.url is None:
+            return self
+        if self.name != PurePosixPath(self.name).name:
+            raise ValueError(f"the name of a file with an address has no folders: {self.name!r}")
+        if self.url.startswith(PACKAGE):
+            package, _, inner = self.url.removeprefix(PACKAGE).partition("/")
+            plain = all(part not in {"", ".", ".."} for part in inner.split("/"))
+            if not package.isidentifier() or not plain:
+                raise ValueError(f"write package:NAME/PATH with a path inside, not {self.url!r}")
+        elif not self.url.startswith(("https://", "http://")):
+            raise ValueError(f"begin with https://, http:// or package:, not {self.url!r}")
+        return self
 
 
 class TaskSpec(Model):

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.data import checks
-from panelbench.data.fetch import fetch
+from panelbench.data.download import Say
+from panelbench.data.fetch import downloaded, fetch
 from panelbench.data.read import read
 from panelbench.data.recipes import apply, resolve, split_recipe
 from panelbench.data.specs import GROUP, DatasetSpec, TaskSpec
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    spec: DatasetSpec, target: Path, downloads: Path, mirrors: Sequence[Path] = ()
+    spec: DatasetSpec,
+    target: Path,
+    downloads: Path,
+    mirrors: Sequence[Path] = (),
+    say: Say | None = None,
 ) -> dict[str, Any]:
     """Fetch, read and check a data set, apply its fixed steps, write it.
 
@@ -40,7 +45,7 @@ def prepare(
         The data set.
     target
         The ``.h5ad`` to write; it appears complete or not at all.
-    downloads, mirrors
+    downloads, mirrors, say
         See `panelbench.data.fetch.fetch`.
 
     Returns
@@ -60,9 +65,15 @@ def prepare(
     """
     steps = resolve(spec.recipe)
     fixed, fitted = split_recipe(steps)
-    files = fetch(spec, downloads, mirrors)
+    files = fetch(spec, downloads, mirrors, say)
     where = f"{spec.id} ({', '.join(path.name for path in files.values()) or spec.reader})"
-    adata = read(spec, files)
+    try:
+        adata = read(spec, files)
+    except DataError as error:
+        kept = ", ".join(map(str, downloaded(spec, downloads)))
+        if not kept:
+            raise
+        raise DataError(f"{error}; should the download be damaged, delete {kept}") from error
     for step in fixed:
         try:
             adata = apply(adata, step)

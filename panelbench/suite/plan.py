@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from panelbench.data.catalogue import find_dataset
+from panelbench.data.read import reader_module
 from panelbench.data.recipes import resolve
 from panelbench.data.specs import DatasetSpec, TaskSpec
 from panelbench.errors import ConfigError, InputError, UnknownName
@@ -152,7 +153,7 @@ def _with_keys(dataset: Dataset, checksum: str) -> Dataset:
         "stage": "prep",
         **spec_fields(spec, MATRIX_FIELDS),
         "source": checksum,
-        "code": code_digest(_PREPARE),
+        "code": code_digest(_PREPARE, [reader_module(spec.reader)] if spec.reader else []),
         "libraries": library_versions(["anndata", "numpy", "scanpy"]),
     }
     key = digest(identity)
