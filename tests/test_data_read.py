@@ -322,7 +322,9 @@ def test_a_reader_is_found_by_name_and_depends_on_no_other() -> None:
         assert module in names
         # data/synthetic.py, which makes the data, has the name of its reader.
         assert not {*names} & ({*modules.values()} - {module}), name
-    assert "readers" not in {path.parent.name for path in import_closure("panelbench.data.read").values()}
+    assert "readers" not in {
+        path.parent.name for path in import_closure("panelbench.data.read").values()
+    }
 
 
 # --- real data ---------------------------------------------------------------------------------
