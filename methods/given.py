@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-from panelbench.errors import MethodError
+from panelbench.errors import MethodError, near_matches
 from panelbench.method import Selection, Task, method
 from panelbench.ranking import gene_variances, rank_by_score
 
@@ -29,7 +28,7 @@ def select(task: Task, params: Params) -> Selection:
     known = set(task.genes.tolist())
     unknown = [gene for gene in params.genes if gene not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=3)
+        near = near_matches(unknown[0], known)
         hint = f"; for {unknown[0]} there is {', '.join(near)}" if near else ""
         shown = ", ".join(unknown[:5]) + (" ..." if len(unknown) > 5 else "")
         raise MethodError(f"{len(unknown)} genes of the panel are not in the data: {shown}{hint}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from panelbench.data.fetch import source_checksum
 from panelbench.data.specs import DatasetSpec
-from panelbench.errors import ConfigError, InputError
+from panelbench.errors import ConfigError, InputError, near_matches
 from panelbench.records.files import write_atomically
 from panelbench.records.status import Status, exit_code
 from panelbench.records.store import Store
@@ -206,8 +206,6 @@ def _check_problems(plan: Plan, problems: Mapping[str, str]) -> None:
 
 def _check_panel(panel: Path, plan: Plan, executor: Executor) -> None:
     """Say at once which genes of a panel the data do not have."""
-    import difflib
-
     import h5py
 
     genes = read_panel(panel)
@@ -220,7 +218,7 @@ def _check_panel(panel: Path, plan: Plan, executor: Executor) -> None:
             known = {name.decode() for name in stored["var"][index][()]}
         unknown = [gene for gene in genes if gene not in known]
         if unknown:
-            near = difflib.get_close_matches(unknown[0], known, n=3)
+            near = near_matches(unknown[0], known)
             hint = f"; near {unknown[0]}: {', '.join(near)}" if near else ""
             shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
             raise InputError(

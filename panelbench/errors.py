@@ -6,6 +6,26 @@ import difflib
 from collections.abc import Iterable
 
 
+def near_matches(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three names that resemble one that was not found, the nearest first.
+
+    Upper and lower case are the same.
+    """
+    lowered = {str(item).lower(): str(item) for item in known}
+    found = difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.5)
+    return [lowered[item] for item in found]
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """End of a message about an unknown name: ``did you mean ...?``, or what there is."""
+    known = [str(item) for item in known]
+    if near := near_matches(name, known):
+        return "did you mean " + " or ".join(near) + "?"
+    if len(known) > 20:
+        return f"there are {len(known)}, among them " + ", ".join(known[:12])
+    return "there is " + (", ".join(known) or "none")
+
+
 class PanelbenchError(Exception):
     """Base of every error that the suite raises on purpose; shown without a traceback."""
 
@@ -39,15 +59,8 @@ class UnknownName(ConfigError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], where: str = "") -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
-        near = difflib.get_close_matches(name, self.known, n=3, cutoff=0.5)
         place = f" in {where}" if where else ""
-        if near:
-            hint = "did you mean " + " or ".join(near) + "?"
-        elif len(self.known) > 20:
-            hint = f"there are {len(self.known)}, among them " + ", ".join(self.known[:12])
-        else:
-            hint = "there is " + (", ".join(self.known) or "none")
-        super().__init__(f"unknown {kind} {name!r}{place}: {hint}")
+        super().__init__(f"unknown {kind} {name!r}{place}: {hint(name, self.known)}")
 
 
 class MethodError(PanelbenchError):

@@ -5,7 +5,6 @@ A misspelt option can never be ignored silently.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -13,7 +12,7 @@ from typing import Annotated, Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from panelbench.errors import ConfigError
+from panelbench.errors import ConfigError, hint
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:+-]*$")]
 
@@ -53,11 +52,8 @@ def parse(model: type[M], data: Any, where: str) -> M:
 def _explain(model: type[BaseModel], item: Any) -> str:
     path = ".".join(str(part) for part in item["loc"]) or "top level"
     if item["type"] == "extra_forbidden":
-        key = str(item["loc"][-1])
         known = _fields_at(model, item["loc"][:-1])
-        near = difflib.get_close_matches(key, known, n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-        return f"unknown key {path!r} ({hint})"
+        return f"unknown key {path!r} ({hint(str(item['loc'][-1]), known)})"
     if item["type"] == "missing":
         return f"key {path!r} is missing"
     return f"{path}: {complaint(item)}"

@@ -104,7 +104,7 @@ def test_synthetic_by_name() -> None:
     ("name", "message"),
     [
         ("synthetic:cels=30", "unknown key 'cels'.*did you mean cells"),
-        ("synthetic:colour=3", "known: .*cells.*xor"),
+        ("synthetic:colour=3", "there is .*cells.*xor"),
         ("synthetic:cells", "options are cells, genes"),
         ("synthetic:cells=30,cells=40", "each once"),
         ("synthetic:cells=many", "cells"),

@@ -93,7 +93,7 @@ def test_h5ad_raw_and_layers(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_toy(tmp_path, small, layer="other").X, 2 * COUNTS[:, :3])
     with pytest.raises(DataError, match=r"negative.*gene 'g\d'.*--layer\): other, raw"):
         read_toy(tmp_path, small)
-    with pytest.raises(DataError, match="no layer 'othr'; did you mean 'other'"):
+    with pytest.raises(DataError, match="no layer 'othr'; did you mean other"):
         read_toy(tmp_path, small, layer="othr")
 
 
@@ -142,7 +142,7 @@ def test_cells_without_counts(tmp_path: Path) -> None:
 
 
 def test_missing_label_column(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no label column 'Kind_' in obs; did you mean 'kind'"):
+    with pytest.raises(DataError, match=r"no label column 'Kind_' in obs; did you mean kind"):
         read_toy(tmp_path, toy(), label="Kind_")
     with pytest.raises(DataError, match="there is kind, age"):
         read_toy(tmp_path, toy(), label="zzz")
@@ -234,7 +234,7 @@ def test_regression_targets() -> None:
     assert target("age").shape == (20,) and np.isnan(target("age")[2])
     assert target("proteins").shape == (20, 3)
     for name, message in (
-        ("protein", "did you mean 'proteins'"),
+        ("protein", "did you mean proteins"),
         ("kind", "does not hold numbers"),
         ("flat", "is constant"),
     ):
@@ -271,7 +271,7 @@ def test_mat(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"G": None, "g": COUNTS}, "no variable 'G'; did you mean 'g'"),
+        ({"G": None, "g": COUNTS}, "no variable 'G'; did you mean g"),
         ({"G": COUNTS}, r"G is 20 x 6 \(genes x cells expected\), but there are 20 names"),
         ({"G": COUNTS.T + 0.5}, "G should hold raw counts"),
         ({"labels": np.arange(20)}, "disagree"),

@@ -107,7 +107,7 @@ def test_errors_name_data_set_and_file(own: Path, tmp_path: Path) -> None:
         ready(with_recipe(own_data(own, ["rare"]), "max_mito"), tmp_path)
     with pytest.raises(ConfigError, match="normalize without log1p"):
         ready(with_recipe(own_data(own, ["rare"]), "normalize"), tmp_path)
-    with pytest.raises(DataError, match=r"no group column 'doner'.*did you mean 'donor'"):
+    with pytest.raises(DataError, match=r"no group column 'doner'.*did you mean donor"):
         ready(own_data(own, ["rare"], group="doner"), tmp_path)
     with pytest.raises(DataError, match="no inputs 'img'"):
         ready(own_data(own, ["rare"], inputs="img"), tmp_path)

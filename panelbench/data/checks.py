@@ -5,14 +5,13 @@ Every check takes `where`, the name of the file (and data set) for the message.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench.errors import DataError
+from panelbench.errors import DataError, hint
 from panelbench.method import Matrix
 
 if TYPE_CHECKING:
@@ -27,17 +26,6 @@ _EVERYWHERE = frozenset(
     ("ACTB", "B2M", "EEF1A1", "FTH1", "FTL", "GAPDH", "MALAT1", "RPL3", "RPLP0", "TMSB4X", "UBB")
 )
 """Symbols found in nearly every data set (upper case: mouse names are compared likewise)."""
-
-
-def near_matches(name: str, known: Iterable[str]) -> str:
-    """Return ``did you mean ...?`` or the list of names, for the end of a message."""
-    names = [str(item) for item in known]
-    lowered = {item.lower(): item for item in names}
-    near = difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.5)
-    if near:
-        return "did you mean " + " or ".join(repr(lowered[item]) for item in near) + "?"
-    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return f"there is {shown or 'none'}"
 
 
 def values_of(X: Matrix) -> np.ndarray:
@@ -207,7 +195,7 @@ def column(adata: AnnData, name: str, where: str, what: str = "label") -> Any:
     """
     if name not in adata.obs:
         raise DataError(
-            f"{where}: no {what} column {name!r} in obs; {near_matches(name, adata.obs.columns)}"
+            f"{where}: no {what} column {name!r} in obs; {hint(name, adata.obs.columns)}"
         )
     return adata.obs[name]
 
@@ -280,7 +268,7 @@ def regression_target(adata: AnnData, task: TaskSpec, where: str) -> np.ndarray:
     if task.source not in adata.obs and task.source not in adata.obsm:
         known = [*adata.obs.columns, *adata.obsm]
         raise DataError(
-            f"{where}: no target {task.source!r} in obs or obsm; {near_matches(task.source, known)}"
+            f"{where}: no target {task.source!r} in obs or obsm; {hint(task.source, known)}"
         )
     found = adata.obs[task.source] if task.source in adata.obs else adata.obsm[task.source]
     if hasattr(found, "toarray"):

@@ -22,7 +22,7 @@ from panelbench.data.fetch import downloaded, fetch
 from panelbench.data.read import read
 from panelbench.data.recipes import apply, resolve, split_recipe
 from panelbench.data.specs import GROUP, DatasetSpec, TaskSpec
-from panelbench.errors import ConfigError, DataError
+from panelbench.errors import ConfigError, DataError, hint
 from panelbench.stages.prepared import INPUTS, STAMP
 
 if TYPE_CHECKING:
@@ -120,8 +120,9 @@ def _assemble(adata: AnnData, spec: DatasetSpec, where: str) -> tuple[AnnData, d
         found["groups"] = {str(name): int(sizes[name]) for name in obs[GROUP].cat.categories}
     if spec.inputs is not None:
         if spec.inputs not in adata.obsm:
-            near = checks.near_matches(spec.inputs, adata.obsm)
-            raise DataError(f"{where}: no inputs {spec.inputs!r} in obsm; {near}")
+            raise DataError(
+                f"{where}: no inputs {spec.inputs!r} in obsm; {hint(spec.inputs, adata.obsm)}"
+            )
         obsm[INPUTS] = np.asarray(adata.obsm[spec.inputs], dtype=np.float32)
         if not np.isfinite(obsm[INPUTS]).all():
             raise DataError(f"{where}: inputs {spec.inputs!r} hold NaN or infinite values")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from panelbench.data import checks
 from panelbench.data.readers._shared import Files, only, open_h5ad, tidy
-from panelbench.errors import DataError
+from panelbench.errors import DataError, hint
 from panelbench.method import Matrix
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def read(
         matrix = source.layers[layer]
     else:
         known = [*source.layers, *(["raw"] if source.raw is not None else [])]
-        raise DataError(f"{path.name}: no layer {layer!r}; {checks.near_matches(layer, known)}")
+        raise DataError(f"{path.name}: no layer {layer!r}; {hint(layer, known)}")
     if matrix is None:
         known = [*source.layers, *(["raw"] if source.raw is not None else [])]
         raise DataError(f"{path.name}: X is empty; choose a layer (--layer): {', '.join(known)}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from panelbench.data import checks
 from panelbench.data.readers._shared import Files
-from panelbench.errors import DataError
+from panelbench.errors import DataError, hint
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -55,7 +55,7 @@ def read(
     where = " + ".join(path.name for path in files.values())
     for name in (counts, codes, names):
         if name not in found:
-            raise DataError(f"{where}: no variable {name!r}; {checks.near_matches(name, found)}")
+            raise DataError(f"{where}: no variable {name!r}; {hint(name, found)}")
     matrix = np.asarray(found[counts])
     labels = pd.Series([str(np.squeeze(cell)) for cell in found[names].ravel()])
     numbers = pd.Series(np.asarray(found[codes]).ravel())
