@@ -93,13 +93,12 @@ def _request(values: dict[str, Any]) -> Request:
     own: dict[str, Any] = {}
     if values.get("group"):
         own |= {"group": values["group"], "scheme": "groups"}
-    for name, key in (("hvg", "hvg"), ("layer", "layer"), ("min_cells_per_class", "min_cells")):
+    for name in ("hvg", "layer", "gene_names", "min_genes", "min_cells_per_class"):
         if values.get(name) is not None:
-            own[key] = values[name]
+            own[name.removesuffix("_per_class")] = values[name]
     if values.get("no_stratify"):
         own["stratify"] = False
-    if values.get("make_unique"):
-        own["make_unique"] = True
+    own |= {name: True for name in ("make_unique", "log1p", "lognorm") if values.get(name)}
     return Request(
         suite=values.get("suite"),
         dataset=values.get("dataset") or (),

@@ -130,13 +130,35 @@ def test_own_data(tmp_path: Path) -> None:
     assert by_donor.split.group == "donor" and by_donor.split.validation == 0.1
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cells.csv", "this is a table; read it with anndata"),
+        ("cells.csv.gz", "this is a table"),
+        ("cells.rds", "an R object; in R, zellkonverter"),
+        ("cells.loom", "a loom file"),
+        ("cells.xyz", "something else; save it with write_h5ad"),
+        ("cells.h5ad.gz", "it is compressed; unpack it"),
+        ("cells.zarr/.zattrs", "a Zarr store; read it with anndata.io.read_zarr"),
+        ("stored/zarr.json", "a Zarr store"),
+        ("filtered/matrix.mtx.gz", "10x Genomics' folder; read it with scanpy.read_10x_mtx"),
+        ("folder/x", "a folder; give one file"),
+    ],
+)
+def test_other_files_are_refused_for_what_they_are(tmp_path: Path, name: str, message: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(DataError, match=message):
+        own_data(path if path.parent == tmp_path else path.parent, ["x"])
+
+
 def test_own_data_mistakes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         own_data(tmp_path / "gone.h5ad", ["x"])
-    table = tmp_path / "cells.csv"
-    table.write_text("a,b")
-    with pytest.raises(DataError, match=r"expected an \.h5ad file"):
-        own_data(table, ["x"])
+    with pytest.raises(ConfigError, match="exclude each other"):
+        (tmp_path / "both.h5ad").touch()
+        own_data(tmp_path / "both.h5ad", ["x"], log1p=True, lognorm=True)
     path = tmp_path / "d.h5ad"
     path.touch()
     with pytest.raises(ConfigError, match="needs 'group'"):

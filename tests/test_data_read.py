@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,8 +17,9 @@ from panelbench.data import checks
 from panelbench.data.catalogue import load_catalogue
 from panelbench.data.fetch import fetch
 from panelbench.data.read import known_readers, read, reader_module
+from panelbench.data.scale import describe
 from panelbench.data.specs import DatasetSpec, TaskSpec
-from panelbench.errors import DataError, UnknownName
+from panelbench.errors import ConfigError, DataError, UnknownName
 from panelbench.records.code import import_closure
 
 ROOT = Path(__file__).parent.parent
@@ -77,10 +79,117 @@ def test_h5ad_detects_what_x_is(tmp_path: Path) -> None:
     found = read_toy(tmp_path, both)
     assert found.uns["x"] == "counts" and "layers" in found.uns["notes"][0]
     np.testing.assert_array_equal(found.X, COUNTS)
-    both.layers["counts"] = COUNTS / 2
+    both.layers["counts"] = np.sqrt(COUNTS)
     with pytest.raises(DataError, match=r"counts should hold raw counts.*--layer X"):
         read_toy(tmp_path, both)
     assert read_toy(tmp_path, both, layer="X").uns["x"] == "lognorm"
+
+
+LINEAR = {
+    "CP10K": 1e4 * COUNTS / COUNTS.sum(axis=1, keepdims=True),
+    "shares": COUNTS / COUNTS.sum(axis=1, keepdims=True),
+    "RPKM": 37.7 * COUNTS / np.linspace(0.5, 9, 6),
+    "small and uneven": 3.3 * COUNTS / np.linspace(0.5, 9, 6),
+    "fractional counts": np.where(np.arange(120).reshape(20, 6) % 3 == 0, COUNTS * 0.7, COUNTS),
+}
+LOGS = {
+    "log1p of CP10K": np.log1p(LINEAR["CP10K"]),
+    "log1p of counts": np.log1p(COUNTS),
+    "log2 of counts": np.log2(1 + COUNTS),
+    "log2 of CPM": np.log2(1 + 100 * LINEAR["CP10K"]),
+    "log1p of RPKM": np.log1p(LINEAR["RPKM"]),
+}
+
+
+@pytest.mark.parametrize("as_sparse", [False, True])
+@pytest.mark.parametrize("name", [*LINEAR, *LOGS])
+def test_what_values_are(name: str, as_sparse: bool) -> None:
+    X = np.asarray((LINEAR | LOGS)[name], dtype=np.float32)
+    kind, evidence = describe(sparse.csr_matrix(X) if as_sparse else X)
+    assert kind == ("linear" if name in LINEAR else "lognorm"), evidence
+
+
+def test_logarithms_of_real_data_are_known(mirrors: list[Path]) -> None:
+    for name in ("pbmc3k", "mca_gut", "her2st", "pancreas", "interneurons"):
+        counts = sparse.csr_matrix(anndata.read_h5ad(mirrors[1] / f"{name}.h5ad").X).astype(float)
+        normalised = counts.multiply(1e4 / counts.sum(axis=1)).tocsr()
+        some = np.argsort(-np.asarray(normalised.mean(axis=0)).ravel())[:300]
+        for X, kind in (
+            (counts, "counts"),
+            (normalised, "linear"),
+            (normalised[:, some], "linear"),
+            (normalised.log1p(), "lognorm"),
+            (normalised[:, some].log1p(), "lognorm"),
+            (counts.log1p(), "lognorm"),
+        ):
+            assert describe(X)[0] == kind, (name, describe(X))
+
+
+def test_values_that_are_no_logarithms_stop_with_the_options_that_fit(tmp_path: Path) -> None:
+    adata = toy(LINEAR["RPKM"])
+    with pytest.raises(DataError, match=r"too large for logarithms.*--log1p.*no other matrix"):
+        read_toy(tmp_path, adata)
+    adata.layers["raw counts"] = COUNTS
+    with pytest.raises(DataError, match=r"--log1p.*\(--layer\): raw counts"):
+        read_toy(tmp_path, adata)
+    with pytest.raises(DataError, match=r"RPKM holds .*too large"):
+        read_toy(tmp_path, with_layer(adata, "RPKM", LINEAR["RPKM"]), layer="RPKM")
+    with pytest.raises(DataError, match=r"should hold log-normalised values, but .*--log1p"):
+        read_toy(tmp_path, adata, x="lognorm")
+    assert read_toy(tmp_path, adata, x="linear").uns["x"] == "normalized"
+    assert read_toy(tmp_path, toy(), x="linear").uns["x"] == "counts"
+    shares = toy(LINEAR["shares"])
+    with pytest.raises(DataError, match=r"add up to 1 in every cell.*if they are.*--lognorm"):
+        read_toy(tmp_path, shares)
+    assert read_toy(tmp_path, shares, x="lognorm").uns["x"] == "lognorm"
+    with pytest.raises(ConfigError, match="x: 'logs' is none of auto, counts, linear, lognorm"):
+        read_toy(tmp_path, shares, x="logs")
+
+
+def with_layer(adata: anndata.AnnData, name: str, X: Any) -> anndata.AnnData:
+    adata.layers[name] = X
+    return adata
+
+
+def test_genes_may_be_named_by_a_column(tmp_path: Path) -> None:
+    adata = toy()
+    adata.var["feature_name"] = pd.Categorical(["CD3", "CD4", "CD8", "MS4A1", "LYZ", "CD3"])
+    assert not read_toy(tmp_path, adata).uns["notes"]
+    adata.var_names = [f"ENSG{i:011d}" for i in range(6)]
+    (note,) = read_toy(tmp_path, adata).uns["notes"]
+    assert "Ensembl" in note and "--gene-names feature_name" in note
+    with pytest.raises(DataError, match=r"1 gene names occur more than once \(CD3\)"):
+        read_toy(tmp_path, adata, gene_names="feature_name")
+    found = read_toy(tmp_path, adata, gene_names="feature_name", make_unique=True)
+    assert list(found.var_names) == ["CD3", "CD4", "CD8", "MS4A1", "LYZ", "CD3-1"]
+    with pytest.raises(DataError, match=r"no column 'feature' .* in var; did you mean"):
+        read_toy(tmp_path, adata, gene_names="feature")
+
+
+def test_counts_in_raw_are_named(tmp_path: Path) -> None:
+    adata = toy()
+    adata.raw = adata.copy()
+    adata.X = np.log1p(adata.X)
+    found = read_toy(tmp_path, adata)
+    assert found.uns["x"] == "lognorm" and "--layer raw" in found.uns["notes"][0]
+    assert read_toy(tmp_path, adata, layer="raw").uns["x"] == "counts"
+    adata.raw = adata.copy()
+    assert not read_toy(tmp_path, adata).uns["notes"]
+
+
+def test_other_kinds_of_hdf5_are_refused_for_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "m.h5"
+    for names, message in (
+        (("matrix/barcodes", "matrix/data"), r"10x Genomics.*no labels.*scanpy\.read_10x_h5"),
+        (("GRCh38/barcodes", "GRCh38/genes"), "10x Genomics"),
+        (("matrix", "row_attrs/Gene"), "a loom file"),
+        (("assays/RNA", "cell.names"), "Seurat"),
+    ):
+        with h5py.File(path, "w") as file:
+            for name in names:
+                file[name] = np.arange(3)
+        with pytest.raises(DataError, match=message):
+            read(spec(), {"m.h5": path})
 
 
 def test_h5ad_raw_and_layers(tmp_path: Path) -> None:
@@ -179,8 +288,6 @@ def test_damaged_files(tmp_path: Path) -> None:
             read(spec(), {"broken.h5ad": broken})
     with pytest.raises(DataError, match="no such file"):
         read(spec(), {"gone.h5ad": tmp_path / "gone.h5ad"})
-    import h5py
-
     with h5py.File(broken, "w") as file:
         file["something"] = 1
     with pytest.raises(DataError, match=r"broken\.h5ad"):
@@ -214,7 +321,7 @@ def test_rare_classes_are_missing() -> None:
         (["a"] * 6, {}, "has one class .'a'.; a task needs two"),
         (["a", "a", "b"], {"min_cells": 2}, r"one class with at least 2 cells \(min_cells\)"),
         ([None] * 4, {}, "has no class"),
-        ([0.5, 1.5, 2.5], {}, "real numbers, not classes.*--regression"),
+        ([0.5, 1.5, 2.5], {}, "real numbers, not classes.*--target"),
         ([f"cell{i}" for i in range(60)], {}, "60 classes for 60 cells.*names of cells"),
     ],
 )

@@ -100,12 +100,31 @@ def test_own_lognormalised_file_is_noted(own: Path, tmp_path: Path) -> None:
         representation(adata, "counts")
 
 
+def test_options_that_messages_advise_lead_on(own: Path, tmp_path: Path) -> None:
+    adata = anndata.read_h5ad(own)
+    adata.X = adata.X.toarray()
+    adata.X[5] = 0
+    adata.write_h5ad(tmp_path / "empty.h5ad")
+    with pytest.raises(DataError, match="--min-genes 1"):
+        ready(own_data(tmp_path / "empty.h5ad", ["rare"]), tmp_path)
+    found, _ = ready(own_data(tmp_path / "empty.h5ad", ["rare"], min_genes=1), tmp_path)
+    assert found["cells"] == 199
+    adata = adata[np.arange(200) != 5].copy()
+    adata.X *= 1e4 / adata.X.sum(axis=1, keepdims=True)
+    adata.write_h5ad(tmp_path / "linear.h5ad")
+    with pytest.raises(DataError, match="--log1p"):
+        ready(own_data(tmp_path / "linear.h5ad", ["rare"]), tmp_path)
+    found, logs = ready(own_data(tmp_path / "linear.h5ad", ["rare"], log1p=True), tmp_path)
+    assert found["x"] == "lognorm" and not found["counts"]
+    np.testing.assert_allclose(logs.X, np.log1p(adata.X), rtol=1e-6)
+
+
 def test_errors_name_data_set_and_file(own: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"own\.h5ad: no label column 'cel type'"):
         ready(own_data(own, ["cel type"]), tmp_path)
     with pytest.raises(DataError, match=r"own \(own\.h5ad\): recipe step 'max_mito': no gene"):
         ready(with_recipe(own_data(own, ["rare"]), "max_mito"), tmp_path)
-    with pytest.raises(ConfigError, match="normalize without log1p"):
+    with pytest.raises(ConfigError, match="no logarithms: add log1p"):
         ready(with_recipe(own_data(own, ["rare"]), "normalize"), tmp_path)
     with pytest.raises(DataError, match=r"no group column 'doner'.*did you mean donor"):
         ready(own_data(own, ["rare"], group="doner"), tmp_path)

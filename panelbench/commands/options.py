@@ -64,6 +64,21 @@ def grid(
     layer: Annotated[
         str | None, _option(_OWN, "--layer", help="Read this layer (or raw) instead of X.")
     ] = None,
+    gene_names: Annotated[
+        str | None,
+        _option(_OWN, "--gene-names", help="Column of var with gene names, if not its index."),
+    ] = None,
+    log1p: Annotated[
+        bool,
+        _option(_OWN, "--log1p", help="Values are normalised, no logarithms: take the logarithm."),
+    ] = False,
+    lognorm: Annotated[
+        bool, _option(_OWN, "--lognorm", help="Values are logarithms, though they look otherwise.")
+    ] = False,
+    min_genes: Annotated[
+        int | None,
+        _option(_OWN, "--min-genes", min=0, help="Drop cells in which fewer genes are seen."),
+    ] = None,
     min_cells_per_class: Annotated[
         int | None,
         _option(_OWN, "--min-cells-per-class", help="Drop classes with fewer cells."),

@@ -121,6 +121,9 @@ def own_data(
     min_genes: int = 0,
     make_unique: bool = False,
     hvg: int | None = None,
+    gene_names: str | None = None,
+    log1p: bool = False,
+    lognorm: bool = False,
     scheme: Literal["holdout", "groups", "leave-one-group-out"] = "holdout",
     test: float = 0.2,
     validation: float = 0.0,
@@ -129,7 +132,8 @@ def own_data(
     """Describe an ``.h5ad`` file of one's own; the file is not opened.
 
     Counts (in ``X``, or else in ``layers["counts"]``) are normalised to 10,000 per cell and
-    log-transformed when the file is read; other values are taken as log-normalised, with a note.
+    log-transformed when the file is read; logarithms are taken as they are, with a note; other
+    values need `log1p`.
 
     Parameters
     ----------
@@ -153,6 +157,13 @@ def own_data(
         Make repeated gene names unique.
     hvg
         Keep this many highly variable genes, chosen on training cells.
+    gene_names
+        Column of ``var`` with the names of the genes, if not its index.
+    log1p
+        The matrix holds values that are normalised but no logarithms (RPKM, counts per 10,000):
+        take their logarithm.
+    lognorm
+        The matrix holds logarithms, whatever its values look like.
     scheme, test, validation, stratify
         The split, see `panelbench.data.specs.SplitSpec`.
 
@@ -163,15 +174,12 @@ def own_data(
     ConfigError
         Options that do not fit each other.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file" + (" (a folder)" if path.is_dir() else ""))
-    if path.suffix.lower() not in {".h5ad", ".h5"}:
-        raise DataError(f"{path}: expected an .h5ad file (AnnData); save it with write_h5ad")
+    _check_kind(path)
     where = f"--data {path}"
     tasks = [{"name": valid_name(c), "column": c, "min_cells": min_cells} for c in labels]
     tasks += [{"name": valid_name(c), "column": c, "kind": "regression"} for c in regression]
     recipe = [Step(name="filter_cells", options={"min_genes": min_genes})] if min_genes else []
-    recipe.append(Step(name="to_lognorm"))
+    recipe.append(Step(name="log1p" if log1p else "to_lognorm"))
     if hvg is not None:
         recipe.append(Step(name="hvg", options={"n": hvg, "flavor": "auto"}))
     split = parse(
@@ -185,9 +193,15 @@ def own_data(
         },
         where,
     )
-    reader_options: dict[str, Any] = {"layer": layer} if layer else {}
-    if make_unique:
-        reader_options["make_unique"] = True
+    if log1p and lognorm:
+        raise ConfigError(f"{where}: --log1p and --lognorm exclude each other")
+    given = {
+        "layer": layer,
+        "gene_names": gene_names,
+        "make_unique": make_unique,
+        "x": "linear" if log1p else "lognorm" if lognorm else None,
+    }
+    reader_options = {name: value for name, value in given.items() if value}
     return _checked(
         DatasetSpec(
             id=valid_name(path.stem),
@@ -203,6 +217,39 @@ def own_data(
         ),
         where,
     )
+
+
+_MADE_BY = {
+    ".rds": "an R object; in R, zellkonverter::writeH5AD saves a SingleCellExperiment as .h5ad",
+    ".rdata": "R objects; in R, zellkonverter::writeH5AD saves a SingleCellExperiment as .h5ad",
+    ".loom": "a loom file; read it with anndata.io.read_loom and save it with write_h5ad",
+    ".mtx": "a matrix without labels; read it with scanpy.read_10x_mtx, add labels to obs",
+    ".csv": "a table; read it with anndata.io.read_csv, add labels to obs",
+    ".tsv": "a table; read it with anndata.io.read_csv, add labels to obs",
+    ".txt": "a text; read it with anndata.io.read_text, add labels to obs",
+}
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what is no ``.h5ad`` by its name, and say how to make one of it."""
+    if path.is_dir():
+        inside = {item.name for item in path.iterdir()}
+        if path.suffix == ".zarr" or inside & {".zgroup", ".zattrs", "zarr.json"}:
+            what = "a Zarr store; read it with anndata.io.read_zarr and save it with write_h5ad"
+        elif {"matrix.mtx", "matrix.mtx.gz"} & inside:
+            what = "10x Genomics' folder; read it with scanpy.read_10x_mtx, add labels to obs"
+        else:
+            what = "a folder; give one file"
+        raise DataError(f"{path}: expected an .h5ad file (AnnData), this is {what}")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    suffix = suffixes[-1] if suffixes else ""
+    if suffix not in {".h5ad", ".h5"}:
+        what = _MADE_BY.get(suffix, "something else; save it with write_h5ad")
+        raise DataError(f"{path}: expected an .h5ad file (AnnData), this is {what}")
+    if path.suffix.lower() == ".gz":
+        raise DataError(f"{path}: it is compressed; unpack it with gunzip first")
 
 
 def valid_name(text: str) -> str:

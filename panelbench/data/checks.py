@@ -5,6 +5,7 @@ Every check takes `where`, the name of the file (and data set) for the message.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,7 @@ def matrix_values(X: Matrix, adata: AnnData, where: str, what: str = "X") -> Non
     if negative.any():
         raise DataError(
             f"{where}: {what} holds negative values ({_place(X, negative, adata)}); "
-            f"scaled data cannot be used, {_other_matrices(adata)}"
+            f"scaled data cannot be used; {other_matrices(adata)}"
         )
 
 
@@ -107,7 +108,7 @@ def counts(X: Matrix, adata: AnnData, where: str, what: str = "X") -> None:
         raise DataError(
             f"{where}: {what} should hold raw counts, but has values that are not whole numbers "
             f"({_place(X, broken, adata)}, {values[broken][0]:g}); "
-            + ("--layer X reads X instead" if what == "counts" else _other_matrices(adata))
+            + ("--layer X reads X instead" if what == "counts" else other_matrices(adata))
         )
 
 
@@ -123,12 +124,17 @@ def _place(X: Matrix, wrong: np.ndarray, adata: AnnData) -> str:
     return f"{int(wrong.sum())} in all, first: {place}"
 
 
-def _other_matrices(adata: AnnData) -> str:
+def are_ensembl_ids(names: Iterable[str]) -> bool:
+    """Whether most of the first names are gene ids of Ensembl."""
+    return _share(_ENSEMBL, [str(name) for name in itertools.islice(names, 5000)]) > 0.5
+
+
+def other_matrices(adata: AnnData) -> str:
     """Advice: which other matrices of the file could be read instead."""
     found = [str(name) for name in adata.layers] + (["raw"] if adata.raw is not None else [])
     if found:
         return f"choose another matrix with the reader option layer (--layer): {', '.join(found)}"
-    return "and the file has no other matrix: give one with raw counts or log-normalised values"
+    return "give a file with raw counts or log-normalised values: this one has no other matrix"
 
 
 def empty_cells(adata: AnnData, where: str) -> None:
@@ -169,7 +175,7 @@ def orientation(adata: AnnData, columns: Iterable[str], where: str) -> None:
     cols = [str(name) for name in adata.var_names[:5000]]
     if _share(_BARCODE, cols) > 0.5:
         evidence.append(f"the columns are named like cell barcodes ({cols[0]!r})")
-    if _share(_ENSEMBL, rows) > 0.5:
+    if are_ensembl_ids(rows):
         evidence.append(f"the rows are named like genes ({rows[0]!r})")
     symbols = _EVERYWHERE & {str(name).upper() for name in adata.obs_names}
     if len(symbols) >= 3 and not _EVERYWHERE & {str(name).upper() for name in adata.var_names}:
@@ -223,7 +229,7 @@ def class_labels(adata: AnnData, task: TaskSpec, where: str) -> pd.Categorical:
             if (values.dropna() != values.dropna().round()).any():
                 raise DataError(
                     f"{where}: label column {task.source!r} holds real numbers, not classes; "
-                    "declare it as a regression task (kind: regression, --regression)"
+                    "declare it as a regression task (kind: regression, --target)"
                 )
             values = values.astype("Int64")  # 1.0 with gaps: the class is called "1"
         levels = sorted(values.dropna().unique(), key=_natural)

@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import Field
 
 from panelbench.data import checks
+from panelbench.data.scale import describe
 from panelbench.errors import DataError
 from panelbench.method import Matrix
 from panelbench.schema import Model
@@ -293,10 +294,9 @@ def to_lognorm(adata: AnnData, options: Normalize) -> None:
         normalize(adata, options)
         log1p(adata, NoOptions())
         return
-    top = checks.values_of(adata.X).max(initial=0)
-    known = "0 and 1 only" if adata.uns["x"] == "binary" else f"real numbers up to {top:.4g}"
-    doubt = ", which is high for logarithms: check that X is log-transformed" if top > 20 else ""
-    adata.uns["notes"].append(f"X holds {known}: taken as {adata.uns['x']}, not changed{doubt}")
+    need(adata, "to_lognorm", "counts", "lognorm", "binary")
+    _, known = describe(adata.X)
+    adata.uns["notes"].append(f"X holds {known}: taken as {adata.uns['x']}, not changed")
 
 
 class Binarize(Model):

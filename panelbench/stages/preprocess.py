@@ -80,7 +80,10 @@ def prepare(
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
     if adata.uns["x"] == "normalized":
-        raise ConfigError(f"{spec.id}: the recipe has normalize without log1p after it")
+        raise ConfigError(
+            f"{spec.id}: at the end of the recipe, values are normalised but no logarithms: add "
+            "log1p"
+        )
     notes = [*adata.uns["notes"], *(_fold_note(s.name, s.options) for s in fitted)]
     prepared, facts = _assemble(adata, spec, where)
     facts["notes"] = notes

@@ -48,11 +48,32 @@ def open_h5ad(path: Path) -> AnnData:
             kind = "not an .h5ad file"
         elif "truncated" in str(error):
             kind = "truncated: the copy or download was cut off"
+        elif foreign := _foreign(path):
+            raise DataError(f"{path}: {foreign}") from error
         raise DataError(
             f"{path}: cannot be read, it is {kind} ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else 'no message':.200}); "
             "get the file again"
         ) from error
+
+
+def _foreign(path: Path) -> str | None:
+    """What an HDF5 file of another kind is, and how to make an ``.h5ad`` of it."""
+    import h5py
+
+    labels = "add the labels as columns of obs and save it with write_h5ad"
+    with h5py.File(path) as file:
+        keys = set(file)
+        if {"matrix", "row_attrs"} <= keys:
+            return f"a loom file; read it with anndata.io.read_loom, {labels}"
+        if any("barcodes" in group for group in file.values() if isinstance(group, h5py.Group)):
+            return (
+                "10x Genomics' feature-barcode matrix: it has no labels of cells. Read it with "
+                f"scanpy.read_10x_h5, {labels}"
+            )
+        if {"assays", "cell.names"} <= keys:
+            return "a Seurat object (h5Seurat); convert it to .h5ad with SeuratDisk's Convert"
+    return None
 
 
 def tidy(matrix: Any) -> Matrix:
