@@ -159,10 +159,12 @@ def perform(
 def report(plan: Plan, settings: Settings) -> tuple[Results, list[Path]]:
     """Write tables, figures and page of a plan from the records."""
     from panelbench.report import build
+    from panelbench.report.manifest import report_folder
 
     results = collect(plan, Store(settings.results))
     published = Path(__file__).parent / "reference"
-    return results, build(results, settings.results / "reports" / plan.suite.name, published)
+    folder = report_folder(settings.results / "reports", results)
+    return results, build(results, folder, published)
 
 
 def inspect(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from panelbench.scoring.statistics import (
+from scipy.stats import friedmanchisquare, wilcoxon
+
+from panelbench.scoring.comparison import (
     MIN_COLUMNS,
     cliques,
     compare,
@@ -13,7 +15,6 @@ from panelbench.scoring.statistics import (
     mean_ranks,
     wilcoxon_holm,
 )
-from scipy.stats import friedmanchisquare, wilcoxon
 
 
 def table(columns: int, gaps: dict[str, float], noise: float = 0.01) -> pd.DataFrame:

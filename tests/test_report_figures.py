@@ -11,11 +11,10 @@ from test_report import CLASSES, DECLARED, ROWS, fake_results, no_score
 
 from panelbench.errors import UnknownName
 from panelbench.report import build, figures
-from panelbench.report.cell_figures import reconstruction, umap
+from panelbench.report.build import _KINDS
 from panelbench.report.class_palette import LIMIT, OTHER, Palette
-from panelbench.report.confusion_figure import confusion, floored
+from panelbench.report.confusion_figure import floored
 from panelbench.report.figures import Looks
-from panelbench.report.metric_figures import metric_by_k, metric_by_noise
 from panelbench.report.results import EvaluatorRef, Results
 from panelbench.report.summary import Summary
 from panelbench.suite.runs import Row
@@ -30,14 +29,9 @@ def draw(kind: str, results: Results, **chosen: Any) -> Any:
     """The figure of one kind, or None."""
     summary = Summary(results)
     spec = FigureSpec.model_validate({"name": "drawn", "kind": kind} | chosen)
-    by_kind: dict[str, Any] = {
-        "metric-by-k": lambda: metric_by_k(summary, spec, Looks(summary)),
-        "metric-by-noise": lambda: metric_by_noise(summary, spec, Looks(summary)),
-        "confusion": lambda: confusion(summary, spec),
-        "umap": lambda: umap(summary, spec),
-        "reconstruction": lambda: reconstruction(summary, spec),
-    }
-    return by_kind[kind]()
+    kind_of = _KINDS[spec.kind]
+    content = kind_of.content(summary, spec, Looks(summary))
+    return None if content is None else kind_of.draw(content)
 
 
 def shown(figure: Any) -> list[Any]:
@@ -263,10 +257,10 @@ EACH = {"figures": [{"name": kind, "kind": kind} for kind in KINDS]}
 
 def test_figures_without_data_are_left_out(tmp_path: Path) -> None:
     suite = ONE | {"noise": NOISE, "evaluators": ["rf", "umap", "builtin-reconstruct"]} | EACH
+    build(fake_results(suite), tmp_path)
+    assert (tmp_path / "figures" / "confusion.png").exists()
     # What an earlier report drew goes too; what somebody else put there stays.
-    (tmp_path / "figures").mkdir()
-    for name in ("umap.svg", "confusion.png", "mine.svg"):
-        (tmp_path / "figures" / name).touch()
+    (tmp_path / "figures" / "mine.svg").touch()
     build(fake_results(suite, no_score("failed", "")), tmp_path)
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["mine.svg"]
 

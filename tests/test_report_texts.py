@@ -77,15 +77,16 @@ def test_what_is_shown_is_the_text_itself(hostile: Any) -> None:
 
 def test_a_name_with_dollar_signs_is_drawn_letter_by_letter() -> None:
     from panelbench.report.figures import Looks, save, style
-    from panelbench.report.metric_figures import metric_by_k
+    from panelbench.report.metric_figures import draw, metric_by_k
     from panelbench.report.summary import Summary
     from panelbench.suite.specs import FigureSpec
 
     label = "$\\unknowncommand$"
     summary = Summary(fake_results(rows=(replace(ROWS[0], label=label), *ROWS[1:])))
     with style():
-        figure = metric_by_k(summary, FigureSpec(name="f"), Looks(summary))
-        assert figure is not None
+        content = metric_by_k(summary, FigureSpec(name="f"), Looks(summary))
+        assert content is not None
+        figure = draw(content)
         assert label in [text.get_text() for text in figure.legends[0].texts]
         assert save(figure)["svg"]
 

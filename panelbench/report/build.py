@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from panelbench.errors import ConfigError
-from panelbench.report import by_class, figures, page_figures, tables
-from panelbench.report.cell_figures import reconstruction, umap
+from panelbench.records.store import write_atomically
+from panelbench.report import (
+    by_class,
+    cell_figures,
+    confusion_figure,
+    figures,
+    metric_figures,
+    page_figures,
+    tables,
+)
 from panelbench.report.classes import class_details
-from panelbench.report.confusion_figure import confusion
 from panelbench.report.grid import Grid, markdown, rich_table, to_csv
 from panelbench.report.html import Page, Picture, render
 from panelbench.report.latex import latex
-from panelbench.report.metric_figures import metric_by_k, metric_by_noise
+from panelbench.report.manifest import Drawing, Manifest, origin_of
 from panelbench.report.panels import overlap_grids, stability_grid
 from panelbench.report.properties import (
     FAILURE_COLUMNS,
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
 
 
 def build(results: Results, out: Path, reference: Path | None = None) -> list[Path]:
-    """Write the report of a suite.
+    """Write the report of a suite, doing only what has changed.
 
     Parameters
     ----------
@@ -46,18 +54,19 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
         The records of the suite.
     out
         Folder of the report, made if need be; files of an earlier report are replaced, each in
-        one step.
+        one step, and those that this one has not are removed. Files of others stay.
     reference
         Folder of published numbers (see `panelbench.report.published`); may be absent.
 
     Returns
     -------
-    The files written: ``tables/<name>.{md,tex,csv}`` and ``figures/<name>.{svg,png}`` for each
-    table of the suite and each figure that there are data for; ``methods``, ``ranks``,
+    The files of the report: ``tables/<name>.{md,tex,csv}`` and ``figures/<name>.{svg,png}`` for
+    each table of the suite and each figure that there are data for; ``methods``, ``ranks``,
     ``stability``, ``overlap-<data set>``, ``cost``, ``failures`` and ``published`` (``.md`` and
-    ``.csv``; ``.tex`` for methods and ranks; ``.svg`` and ``.png`` for ranks); ``report.html``.
-    Only ``cost``, ``failures`` and the page hold anything that differs between two executions of
-    the same runs.
+    ``.csv``; ``.tex`` for methods and ranks); ``ranks``, ``cost`` and ``training-<data
+    set>-<method>`` as figures; ``report.html``. Only ``cost``, ``training``, ``failures`` and the
+    page hold anything that differs between two executions of the same runs. ``manifest.json``
+    lists them all.
 
     Raises
     ------
@@ -68,69 +77,28 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     DataError
         When a file of published numbers cannot be read.
     """
+    known, origin = Manifest.read(out), origin_of(results, reference)
+    if known.origin == origin and known.is_whole(out):
+        return [out / name for name in known.files]
     summary = Summary(results)
     _unique("tables", [spec.name for spec in tables.specs(summary)])
     _unique("figures", [spec.name for spec in figures.specs(summary)])
-    metric_tables = [_grid(summary, spec) for spec in tables.specs(summary)]
-    main = tables.main_metric(summary)
-    compared = comparison(summary, main)
-    ranks = ranks_grid(compared, main) if compared else None
-    lines = beside(summary, read(reference))
-    published = published_grid(lines) if lines else None
-    stability, overlaps = stability_grid(summary), overlap_grids(summary)
-    cost, failed, methods = (
-        cost_grid(summary),
-        failures_grid(summary),
-        properties_grid(summary.results),
-    )
-
-    files: dict[str, bytes] = {}
-    for spec, grid in zip(tables.specs(summary), metric_tables, strict=True):
-        columns = by_class.RECORD_COLUMNS if spec.by_class else tables.RECORD_COLUMNS
-        files |= _texts(f"tables/{grid.name}", grid, columns)
-    files |= _texts("methods", methods)
-    if ranks is not None:
-        files |= _texts("ranks", ranks)
-    for grid in [stability, *overlaps, cost, *([published] if published else [])]:
-        files |= _texts(grid.name, grid, suffixes=(".md", ".csv"))
-    files |= _texts("failures", failed, FAILURE_COLUMNS, suffixes=(".md", ".csv"))
-
-    with figures.style():
-        drawn = _draw(summary)
-        diagram = _diagram(main, compared)
-        cost_figure = _cost_figure(summary, main, cost)
-        curves = [
-            Picture(title, figures.save(figure)["svg"])
-            for title, figure in page_figures.curves(summary.results.selections)
-        ]
-    for name, (_, images) in {**drawn, **diagram}.items():
-        files |= {f"{name}.{suffix}": data for suffix, data in images.items()}
-    pictures = [Picture(title, images["svg"]) for title, images in drawn.values()]
-    diagrams = [Picture(title, images["svg"]) for title, images in diagram.values()]
-    page = Page(
-        summary=summary,
-        tables=metric_tables,
-        figures=pictures,
-        ranks=ranks,
-        ranks_figure=diagrams[0] if diagrams else None,
-        published=published,
-        stability=stability,
-        overlaps=overlaps,
-        classes=class_details(summary),
-        cost=cost,
-        cost_figure=cost_figure,
-        curves=curves,
-        failures=failed,
-        methods=methods,
-        provenance=provenance(summary),
-    )
-    files["report.html"] = render(page).encode("utf-8")
-    # A figure that has lost its data must not stay as an earlier report drew it.
-    for figure in figures.specs(summary):
-        for suffix in ("svg", "png"):
-            if (name := f"figures/{figure.name}.{suffix}") not in files:
-                (out / name).unlink(missing_ok=True)
-    return [_write(out / name, data) for name, data in files.items()]
+    parts = _Parts.of(summary, reference)
+    drawings = list(_drawings(summary, parts))
+    images = {drawing.name: drawing.images(out, known) for drawing in drawings}
+    files = {name: text.encode("utf-8") for name, text in _texts(summary, parts)}
+    for drawn in images.values():
+        files |= drawn
+    pictures = {item.name: Picture(item.title, files[f"{item.name}.svg"]) for item in drawings}
+    files["report.html"] = render(_page(summary, parts, pictures)).encode("utf-8")
+    for name, data in files.items():
+        if not known.holds(out, name) or known.files[name] != _sha256(data):
+            write_atomically(out / name, data, durable=False)
+    known.remove_others(out, files)
+    made = {drawing.name: drawing.digest for drawing in drawings}
+    written = {name: _sha256(data) for name, data in files.items()}
+    Manifest(origin, written, made, results.source).write(out)
+    return [out / name for name in files]
 
 
 def terminal_table(results: Results) -> Table:
@@ -144,12 +112,43 @@ def terminal_table(results: Results) -> Table:
     return rich_table(_grid(summary, spec))
 
 
+class _Parts(NamedTuple):
+    """All tables of a report, and the comparison of the methods."""
+
+    main: Metric
+    compared: Comparison | None
+    metric_tables: list[Grid]
+    methods: Grid
+    ranks: Grid | None
+    stability: Grid
+    overlaps: list[Grid]
+    cost: Grid
+    published: Grid | None
+    failures: Grid
+
+    @classmethod
+    def of(cls, summary: Summary, reference: Path | None) -> _Parts:
+        """Fill the tables."""
+        main = tables.main_metric(summary)
+        compared = comparison(summary, main)
+        numbers = beside(summary, read(reference))
+        return cls(
+            main=main,
+            compared=compared,
+            metric_tables=[_grid(summary, spec) for spec in tables.specs(summary)],
+            methods=properties_grid(summary.results),
+            ranks=ranks_grid(compared, main) if compared else None,
+            stability=stability_grid(summary),
+            overlaps=overlap_grids(summary),
+            cost=cost_grid(summary),
+            published=published_grid(numbers) if numbers else None,
+            failures=failures_grid(summary),
+        )
+
+
 def _grid(summary: Summary, spec: TableSpec) -> Grid:
-    return (
-        by_class.by_class_grid(summary, spec)
-        if spec.by_class
-        else (tables.metric_grid(summary, spec))
-    )
+    fill = by_class.by_class_grid if spec.by_class else tables.metric_grid
+    return fill(summary, spec)
 
 
 def _unique(kind: str, names: Sequence[str]) -> None:
@@ -158,83 +157,123 @@ def _unique(kind: str, names: Sequence[str]) -> None:
         raise ConfigError(f"two {kind} of the suite are called {', '.join(twice)}: rename one")
 
 
-def _texts(
+def _texts(summary: Summary, parts: _Parts) -> Iterator[tuple[str, str]]:
+    """Name and text of every file of a table."""
+    for spec, grid in zip(tables.specs(summary), parts.metric_tables, strict=True):
+        columns = by_class.RECORD_COLUMNS if spec.by_class else tables.RECORD_COLUMNS
+        yield from _forms(f"tables/{grid.name}", grid, columns)
+    yield from _forms("methods", parts.methods)
+    if parts.ranks is not None:
+        yield from _forms("ranks", parts.ranks)
+    for item in (parts.stability, *parts.overlaps, parts.cost, parts.published):
+        if item is not None:
+            yield from _forms(item.name, item, suffixes=(".md", ".csv"))
+    yield from _forms("failures", parts.failures, FAILURE_COLUMNS, suffixes=(".md", ".csv"))
+
+
+def _forms(
     name: str,
     grid: Grid,
     columns: Sequence[str] | None = None,
     suffixes: Sequence[str] = (".md", ".tex", ".csv"),
-) -> dict[str, bytes]:
-    writers = {
+) -> Iterator[tuple[str, str]]:
+    writers: dict[str, Callable[[], str]] = {
         ".md": lambda: markdown(grid),
         ".tex": lambda: latex(grid),
         ".csv": lambda: to_csv(grid.records, columns),
     }
-    return {name + suffix: writers[suffix]().encode("utf-8") for suffix in suffixes}
+    for suffix in suffixes:
+        yield name + suffix, writers[suffix]()
 
 
-Drawn = dict[str, tuple[str, dict[str, bytes]]]
-"""Title and bytes of figures by file name."""
+class _Kind(NamedTuple):
+    """A kind of figure: its content, what draws it, its title without one of its own, a note."""
 
-
-def _draw(summary: Summary) -> Drawn:
-    """Figures of the suite; those without data are left out."""
-    looks = figures.Looks(summary)
-    drawn = {}
-    for spec in figures.specs(summary):
-        draw, title, note = _KINDS[spec.kind]
-        figure = draw(summary, spec, looks)
-        if figure is not None:
-            text = f"{spec.title or title.format(metric(spec.metric).label)}: {note}"
-            drawn[f"figures/{spec.name}"] = (text, figures.save(figure))
-    return drawn
+    content: Callable[[Summary, FigureSpec, figures.Looks], Any]
+    draw: Callable[[Any], Figure]
+    title: str
+    note: str
 
 
 _SPREAD = "mean over seeds, one sample standard deviation to each side"
-_KINDS: dict[
-    str, tuple[Callable[[Summary, FigureSpec, figures.Looks], Figure | None], str, str]
-] = {
-    "metric-by-k": (metric_by_k, "{} by panel size", _SPREAD),
-    "metric-by-noise": (metric_by_noise, "{} with noisy labels", f"test labels clean; {_SPREAD}"),
-    "confusion": (
-        lambda summary, spec, _: confusion(summary, spec),
+_KINDS = {
+    "metric-by-k": _Kind(
+        metric_figures.metric_by_k, metric_figures.draw, "{} by panel size", _SPREAD
+    ),
+    "metric-by-noise": _Kind(
+        metric_figures.metric_by_noise,
+        metric_figures.draw,
+        "{} with noisy labels",
+        f"test labels clean; {_SPREAD}",
+    ),
+    "confusion": _Kind(
+        lambda summary, spec, _: confusion_figure.confusion(summary, spec),
+        confusion_figure.draw,
         "Confusion matrices",
         "test cells of all seeds; shares of the true class, decimals cut off",
     ),
-    "umap": (
-        lambda summary, spec, _: umap(summary, spec),
+    "umap": _Kind(
+        lambda summary, spec, _: cell_figures.umap(summary, spec),
+        cell_figures.draw_umap,
         "Test cells by the genes of a panel",
         "UMAP, one seed",
     ),
-    "reconstruction": (
-        lambda summary, spec, _: reconstruction(summary, spec),
+    "reconstruction": _Kind(
+        lambda summary, spec, _: cell_figures.reconstruction(summary, spec),
+        cell_figures.draw_reconstruction,
         "Variances and principal components of reconstructed cells",
         "test cells of one seed; true cells grey",
     ),
 }
-"""By kind of figure: what draws it, its title without one of its own, what is shown."""
 
 
-def _diagram(main: Metric, compared: Comparison | None) -> Drawn:
-    figure = figures.critical_difference(compared) if compared else None
-    if figure is None:
-        return {}
-    title = f"Mean ranks by {main.label}; a bar joins methods that cannot be told apart"
-    return {"ranks": (f"{title} (Wilcoxon, Holm-corrected, 5% level)", figures.save(figure))}
+def _drawings(summary: Summary, parts: _Parts) -> Iterator[Drawing]:
+    """Figures of the suite, then those of the page; those without data are left out."""
+    looks = figures.Looks(summary)
+    for spec in figures.specs(summary):
+        kind = _KINDS[spec.kind]
+        content = kind.content(summary, spec, looks)
+        if content is not None:
+            title = spec.title or kind.title.format(metric(spec.metric).label)
+            yield Drawing(f"figures/{spec.name}", f"{title}: {kind.note}", content, kind.draw)
+    label = parts.main.label
+    ranks = figures.RanksContent.of(parts.compared) if parts.compared else None
+    if ranks is not None:
+        title = f"Mean ranks by {label}; a bar joins methods that cannot be told apart"
+        title += " (Wilcoxon, Holm-corrected, 5% level)"
+        yield Drawing("ranks", title, ranks, figures.critical_difference)
+    cost = page_figures.cost_against_quality(summary, parts.cost.records, parts.main, looks)
+    if cost is not None:
+        title = f"{label} against the time of one selection, mean over seeds and tasks"
+        yield Drawing("cost", title, cost, page_figures.draw_cost)
+    for number, curves in enumerate(page_figures.curves(summary.results.selections), start=1):
+        stem = re.sub(r"[^A-Za-z0-9]+", "-", curves.title).strip("-")
+        name = f"training-{number}-{stem}"
+        yield Drawing(name, curves.title, curves, page_figures.draw_curves)
 
 
-def _cost_figure(summary: Summary, main: Metric, cost: Grid) -> Picture | None:
-    figure = page_figures.cost_against_quality(summary, cost.records, main, figures.Looks(summary))
-    title = f"{main.label} against the time of one selection, mean over seeds and tasks"
-    return Picture(title, figures.save(figure)["svg"]) if figure is not None else None
+def _page(summary: Summary, parts: _Parts, pictures: dict[str, Picture]) -> Page:
+    def below(start: str) -> list[Picture]:
+        return [picture for name, picture in pictures.items() if name.startswith(start)]
+
+    return Page(
+        summary=summary,
+        tables=parts.metric_tables,
+        figures=below("figures/"),
+        ranks=parts.ranks,
+        ranks_figure=pictures.get("ranks"),
+        published=parts.published,
+        stability=parts.stability,
+        overlaps=parts.overlaps,
+        classes=class_details(summary),
+        cost=parts.cost,
+        cost_figure=pictures.get("cost"),
+        curves=below("training-"),
+        failures=parts.failures,
+        methods=parts.methods,
+        provenance=provenance(summary),
+    )
 
 
-def _write(path: Path, data: bytes) -> Path:
-    """Replace a file in one step: a reader sees the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -41,7 +41,7 @@ class _Picture:
 
 
 @dataclass(frozen=True)
-class _Block:
+class Block:
     """Pictures of one data set and task, which share a legend."""
 
     title: str
@@ -49,7 +49,15 @@ class _Block:
     pictures: tuple[_Picture, ...]
 
 
-def umap(summary: Summary, spec: FigureSpec) -> Figure | None:
+@dataclass(frozen=True)
+class CellContent:
+    """All that a figure of cells shows."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def umap(summary: Summary, spec: FigureSpec) -> CellContent | None:
     """Test cells by the genes of each panel; methods in rows, panel sizes in columns.
 
     The MarkerMap paper's Figure 3. None without coordinates.
@@ -59,11 +67,14 @@ def umap(summary: Summary, spec: FigureSpec) -> Figure | None:
     UnknownName
         When the figure names something that the suite does not have.
     """
+    return _content(summary, spec, {"view"}, ("umap", "codes"))
+
+
+def draw_umap(content: CellContent) -> Figure:
+    """Draw maps of cells."""
     from matplotlib.figure import Figure
 
-    blocks = _blocks(summary, spec, {"view"}, ("umap", "codes"))
-    if not blocks:
-        return None
+    blocks = content.blocks
     layouts = [_layout(block.pictures) for block in blocks]
     heights = [2.3 * rows + 0.3 for rows, _ in layouts]
     width = 2.3 * max(columns for _, columns in layouts) + 2.2
@@ -72,11 +83,11 @@ def umap(summary: Summary, spec: FigureSpec) -> Figure | None:
     for part, block, (rows, columns) in zip(parts.flat, blocks, layouts, strict=True):
         _maps(part, block, rows, columns)
         _finish(part, block, rows, named=len(blocks) > 1)
-    headline(figure, spec.title)
+    headline(figure, content.title)
     return figure
 
 
-def reconstruction(summary: Summary, spec: FigureSpec) -> Figure | None:
+def reconstruction(summary: Summary, spec: FigureSpec) -> CellContent | None:
     """True against reconstructed gene variances, and both kinds of cells, one row per method.
 
     The cells are drawn in the first two principal components of the true ones: these in grey,
@@ -88,11 +99,14 @@ def reconstruction(summary: Summary, spec: FigureSpec) -> Figure | None:
     UnknownName
         When the figure names something that the suite does not have.
     """
+    return _content(summary, spec, {"expression"}, ("variances", "components", "codes"))
+
+
+def draw_reconstruction(content: CellContent) -> Figure:
+    """Draw variances and components of reconstructed cells."""
     from matplotlib.figure import Figure
 
-    blocks = _blocks(summary, spec, {"expression"}, ("variances", "components", "codes"))
-    if not blocks:
-        return None
+    blocks = content.blocks
     heights = [3.1 * len(block.pictures) + 0.3 for block in blocks]
     figure = Figure(figsize=(8.6, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)
@@ -102,13 +116,20 @@ def reconstruction(summary: Summary, spec: FigureSpec) -> Figure | None:
             _variances(left, picture)
             _components(right, picture, block.palette)
         _finish(part, block, len(block.pictures), named=len(blocks) > 1)
-    headline(figure, spec.title)
+    headline(figure, content.title)
     return figure
+
+
+def _content(
+    summary: Summary, spec: FigureSpec, kinds: set[str], names: Sequence[str]
+) -> CellContent | None:
+    blocks = _blocks(summary, spec, kinds, names)
+    return CellContent(spec.title, tuple(blocks)) if blocks else None
 
 
 def _blocks(
     summary: Summary, spec: FigureSpec, kinds: set[str], names: Sequence[str]
-) -> list[_Block]:
+) -> list[Block]:
     entrants = choice.entrants(summary, spec, kinds)
     if spec.evaluators is None and kinds == {"expression"}:
         entrants = [entrant for entrant in entrants if entrant.evaluator.own]
@@ -129,7 +150,7 @@ def _blocks(
             if not counts and classes:
                 counts = Counter(classes[code] for code in codes)
             palette = Palette(classes, counts)
-            blocks.append(_Block(title, palette, tuple(pictures)))
+            blocks.append(Block(title, palette, tuple(pictures)))
     return blocks
 
 
@@ -169,7 +190,7 @@ def _layout(pictures: Sequence[_Picture]) -> tuple[int, int]:
     return len(labels), len(sizes)
 
 
-def _maps(part: SubFigure, block: _Block, rows: int, columns: int) -> None:
+def _maps(part: SubFigure, block: Block, rows: int, columns: int) -> None:
     axes = part.subplots(rows, columns, squeeze=False)
     blank(axes.flat)
     labels = list(dict.fromkeys(picture.label for picture in block.pictures))
@@ -240,7 +261,7 @@ def _components(ax: Axes, picture: _Picture, palette: Palette) -> None:
     ax.set_ylabel("component 2")
 
 
-def _finish(part: SubFigure, block: _Block, rows: int, named: bool) -> None:
+def _finish(part: SubFigure, block: Block, rows: int, named: bool) -> None:
     handles: dict[str, Any] = block.palette.handles()
     if handles:
         legend(part, handles, rows)

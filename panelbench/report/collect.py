@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from panelbench.records.facts import read_facts
@@ -86,8 +87,14 @@ def collect(plan: Plan, store: Store) -> Results:
         scores=scores,
         selections=selections,
         datasets={d.id: _dataset(d, facts[d.question]) for d in plan.datasets},
+        source=_own_files(plan),
         stale=lookup.stale,
     )
+
+
+def _own_files(plan: Plan) -> str:
+    files = [file.name for dataset in plan.datasets for file in dataset.spec.files]
+    return ", ".join(name for name in files if Path(name).is_absolute())
 
 
 def _problem(dataset: Dataset, facts: Mapping[str, Mapping[str, Any]]) -> str:

@@ -43,7 +43,15 @@ class _Matrix:
         return np.asarray(np.where(total > 0, self.counts / np.maximum(total, 1), np.nan))
 
 
-def confusion(summary: Summary, spec: FigureSpec) -> Figure | None:
+@dataclass(frozen=True)
+class ConfusionContent:
+    """Matrices of every data set, task and panel size, each lot with its title."""
+
+    title: str
+    blocks: tuple[tuple[str, tuple[_Matrix, ...]], ...]
+
+
+def confusion(summary: Summary, spec: FigureSpec) -> ConfusionContent | None:
     """Confusion matrices summed over seeds, one per method; None without any.
 
     Shown for the first classifier of the suite unless the figure names evaluators, and the
@@ -55,29 +63,33 @@ def confusion(summary: Summary, spec: FigureSpec) -> Figure | None:
     UnknownName
         When the figure names something that the suite does not have.
     """
-    from matplotlib.figure import Figure
-
     entrants = _entrants(summary, spec)
     sizes: list[Size] = [*choice.sizes(summary, spec)] or [None]
     sizes = sizes if spec.ks else sizes[-1:]
-    blocks = [
-        (title, found)
+    blocks = tuple(
+        (title, tuple(matrices))
         for dataset, task in choice.tasks(summary, spec)
         for k in sizes
         for place in [Place(dataset, task, k, summary.levels[0])]
         for title in [_title(summary, place, entrants)]
-        if (found := _matrices(summary, place, entrants, None if spec.methods else MOST))
-    ]
-    if not blocks:
-        return None
-    shapes = [_shape(found) for _, found in blocks]
+        if (matrices := _matrices(summary, place, entrants, None if spec.methods else MOST))
+    )
+    return ConfusionContent(spec.title, blocks) if blocks else None
+
+
+def draw(content: ConfusionContent) -> Figure:
+    """Draw confusion matrices."""
+    from matplotlib.figure import Figure
+
+    blocks = content.blocks
+    shapes = [_shape(matrices) for _, matrices in blocks]
     figure = Figure(
         figsize=(max(w for w, _ in shapes), sum(h for _, h in shapes)), layout="constrained"
     )
     parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=[h for _, h in shapes])
-    for part, (title, found) in zip(parts.flat, blocks, strict=True):
-        _draw(part, found, title)
-    headline(figure, spec.title)
+    for part, (title, matrices) in zip(parts.flat, blocks, strict=True):
+        _draw(part, matrices, title)
+    headline(figure, content.title)
     return figure
 
 
@@ -133,19 +145,19 @@ def _side(n_classes: int) -> float:
     return float(np.clip(per_class * n_classes, 1.6, 5.5))
 
 
-def _shape(found: Sequence[_Matrix]) -> tuple[float, float]:
+def _shape(matrices: Sequence[_Matrix]) -> tuple[float, float]:
     """Width and height in inches of all matrices of a data set, with the names beside them."""
-    side = _side(len(found[0].classes))
-    names = 0.075 * max(len(name) for name in found[0].classes)
-    rows = -(-len(found) // COLUMNS)
-    return (side + 0.2) * min(COLUMNS, len(found)) + names + 1.4, (side + 0.5) * rows + 0.7
+    side = _side(len(matrices[0].classes))
+    names = 0.075 * max(len(name) for name in matrices[0].classes)
+    rows = -(-len(matrices) // COLUMNS)
+    return (side + 0.2) * min(COLUMNS, len(matrices)) + names + 1.4, (side + 0.5) * rows + 0.7
 
 
-def _draw(part: SubFigure, found: Sequence[_Matrix], title: str) -> None:
-    columns = min(COLUMNS, len(found))
-    rows = -(-len(found) // columns)
+def _draw(part: SubFigure, matrices: Sequence[_Matrix], title: str) -> None:
+    columns = min(COLUMNS, len(matrices))
+    rows = -(-len(matrices) // columns)
     axes = part.subplots(rows, columns, squeeze=False)
-    classes = found[0].classes
+    classes = matrices[0].classes
     points = 72 * _side(len(classes)) / len(classes)
     ticks = range(len(classes))
     numbers = [str(i + 1) for i in ticks]
@@ -153,7 +165,7 @@ def _draw(part: SubFigure, found: Sequence[_Matrix], title: str) -> None:
     names = [f"{name}  {number}" for name, number in zip(classes, numbers, strict=True)]
     size = min(8.0, 0.9 * points)
     image: AxesImage | None = None
-    for place, (ax, matrix) in enumerate(zip(axes.flat, found, strict=False)):
+    for place, (ax, matrix) in enumerate(zip(axes.flat, matrices, strict=False)):
         image = _matrix(ax, matrix, points)
         left = place % columns == 0
         ax.set_title(matrix.label)
@@ -161,7 +173,7 @@ def _draw(part: SubFigure, found: Sequence[_Matrix], title: str) -> None:
         ax.set_yticks(ticks, names if left else numbers, fontsize=size)
         ax.set_xlabel("predicted")
         ax.set_ylabel("true" if left else "")
-    blank(axes.flat[len(found) :])
+    blank(axes.flat[len(matrices) :])
     if image is not None:
         part.colorbar(image, ax=list(axes.flat), label="share of the true class", aspect=30)
     part.suptitle(title, fontsize=10)

@@ -9,6 +9,7 @@ import io
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from panelbench.report.results import EvaluatorRef
@@ -111,8 +112,25 @@ def legend(figure: Figure | SubFigure, handles: Mapping[str, Any], rows: int) ->
     )
 
 
-def critical_difference(found: Comparison) -> Figure | None:
-    """Mean ranks, best on top; bars join methods that cannot be told apart. None if not tested.
+@dataclass(frozen=True)
+class RanksContent:
+    """Mean ranks by method, best first, and bars that join methods not told apart."""
+
+    names: tuple[str, ...]
+    ranks: tuple[float, ...]
+    bars: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, compared: Comparison) -> RanksContent | None:
+        """What a comparison has to show; None if nothing was tested."""
+        if compared.pairwise is None:
+            return None
+        names = tuple(map(str, compared.mean_rank.index))
+        return cls(names, tuple(map(float, compared.mean_rank)), tuple(cliques(compared)))
+
+
+def critical_difference(content: RanksContent) -> Figure:
+    """Mean ranks, best on top; bars join methods that cannot be told apart.
 
     The critical-difference diagram of Demšar 2006 turned by a quarter, which leaves room for
     the names of many methods.
@@ -120,10 +138,7 @@ def critical_difference(found: Comparison) -> Figure | None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    if found.pairwise is None:
-        return None
-    names, ranks = list(found.mean_rank.index), found.mean_rank.to_numpy()
-    bars = cliques(found)
+    names, ranks, bars = content.names, content.ranks, content.bars
     figure = Figure(figsize=(5.2 + 0.14 * len(bars), 0.9 + 0.26 * len(names)), layout="constrained")
     ax = figure.subplots()
     rows = range(len(names))

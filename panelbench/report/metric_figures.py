@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -25,42 +25,69 @@ NOISY: dict[NoiseVariant, str] = {
 }
 """Variants of label noise as titles of panels."""
 
+_CONTROL = {"color": GREY, "linestyle": "-.", "linewidth": 1.2}
+"""How a control that keeps all genes is drawn."""
+
 
 @dataclass(frozen=True)
-class _Panel:
-    """A panel of a figure: its title, and the places whose scores stand at each x."""
+class Series:
+    """A line: mean and standard deviation at every x that has a score, as tables print them.
+
+    `look` are matplotlib's options; without `band` only the means are drawn.
+    """
+
+    label: str
+    xs: tuple[float, ...]
+    means: tuple[float, ...]
+    sds: tuple[float, ...]
+    look: Mapping[str, Any]
+    band: bool
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A panel of a figure; its series are in the order of the figure's labels."""
 
     title: str
-    places: tuple[tuple[float, Place], ...]
+    series: tuple[Series, ...]
 
 
 @dataclass(frozen=True)
-class _Content:
-    """What a figure shows; the rows and panels without any score are left out of it."""
+class MetricContent:
+    """All that a figure of a metric shows.
 
-    summary: Summary
-    spec: FigureSpec
-    item: Metric
-    entrants: tuple[Entrant, ...]
-    panels: tuple[_Panel, ...]
+    Attributes
+    ----------
+    title, axis
+        Its title, and the label of the axis of the metric.
+    labels
+        Names of the rows that it compares.
+    panels, columns
+        The panels, and how many stand side by side.
+    across
+        What the other axis is: panel sizes ``k``, fractions of ``noise``, or for a single
+        panel size the ``rows`` themselves.
+    ticks
+        Where the other axis has ticks.
+    share
+        Whether panels of a row share the axis of the metric.
+    """
 
-    def series(self, panel: _Panel, entrant: Entrant) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every x with a score, its mean and standard deviation, as tables print them."""
-        scale = 100 if self.item.percent else 1
-        points = []
-        for x, place in panel.places:
-            score = self.summary.get(place, entrant)
-            if score is not None and len(score.values(self.item.id)):
-                points.append((x, scale * score.mean(self.item.id), scale * score.sd(self.item.id)))
-        xs, means, sds = np.array(points, dtype=np.float64).reshape(-1, 3).T
-        return xs, means, np.nan_to_num(sds)
-
-    def label(self, entrant: Entrant) -> str:
-        """Name of a line."""
-        return self.summary.label(entrant, self.entrants)
+    title: str
+    axis: str
+    labels: tuple[str, ...]
+    panels: tuple[Panel, ...]
+    columns: int
+    across: Literal["k", "noise", "rows"]
+    ticks: tuple[float, ...] = ()
+    share: bool = False
 
 
-def metric_by_k(summary: Summary, spec: FigureSpec, looks: Looks) -> Figure | None:
+Places = Sequence[tuple[float, Place]]
+"""The places whose scores stand at each x of a panel."""
+
+
+def metric_by_k(summary: Summary, spec: FigureSpec, looks: Looks) -> MetricContent | None:
     """A metric against the panel size, one panel per data set and task; None without scores.
 
     Lines are means over seeds, bands one sample standard deviation to each side. A control that
@@ -71,34 +98,35 @@ def metric_by_k(summary: Summary, spec: FigureSpec, looks: Looks) -> Figure | No
     UnknownName
         When the figure names something that the suite does not have.
     """
-    from matplotlib.ticker import FixedLocator, NullLocator
-
     ks = choice.sizes(summary, spec)
     sizes: list[Size] = [*ks] or [None]
     level = summary.levels[0]
-    content = _content(summary, spec, [
-        _Panel(
+    panels = [
+        (
             _title(summary, dataset, task),
-            tuple((k or 0, Place(dataset, task, k, level)) for k in sizes),
+            [(float(k or 0), Place(dataset, task, k, level)) for k in sizes],
         )
         for dataset, task in choice.tasks(summary, spec)
-    ])  # fmt: skip
-    if content is None:
+    ]
+    item, entrants = _asked(summary, spec)
+    drawn = _panels(summary, item, entrants, panels, looks)
+    if not drawn:
         return None
-    if len(ks) < 2:
-        return _dots(content, looks)
+    axis = axis_label(item)
+    if len(ks) < 2 and sizes[0] is not None:
+        axis += f", {size_name(sizes[0])}"
+    return MetricContent(
+        title=spec.title,
+        axis=axis,
+        labels=tuple(summary.label(entrant, entrants) for entrant in entrants),
+        panels=drawn,
+        columns=min(3, len(drawn)),
+        across="k" if len(ks) > 1 else "rows",
+        ticks=tuple(map(float, ks)),
+    )
 
-    def dress(ax: Axes) -> None:
-        ax.set_xscale("log", base=2)
-        ax.xaxis.set_major_locator(FixedLocator(ks))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
-        ax.set_xlabel("genes in the panel (k)")
 
-    return _lines(content, looks, dress, min(3, len(content.panels)))
-
-
-def metric_by_noise(summary: Summary, spec: FigureSpec, looks: Looks) -> Figure | None:
+def metric_by_noise(summary: Summary, spec: FigureSpec, looks: Looks) -> MetricContent | None:
     """A metric against the fraction of noisy labels; None without scores at two fractions.
 
     One panel per data set, task, panel size (the largest unless the figure names others) and
@@ -109,121 +137,159 @@ def metric_by_noise(summary: Summary, spec: FigureSpec, looks: Looks) -> Figure 
     UnknownName
         When the figure names something that the suite does not have.
     """
-    from matplotlib.ticker import FixedLocator, NullLocator
-
     noise = summary.results.suite.noise
     fractions = sorted(set(noise.fractions)) if noise else []
     variants = tuple(dict.fromkeys(noise.variants)) if noise else ()
     if len(fractions) < 2:
         return None
-    ks: list[Size] = [*choice.sizes(summary, spec)] or [None]
-    ks = ks if spec.ks else ks[-1:]
+    sizes: list[Size] = [*choice.sizes(summary, spec)] or [None]
+    sizes = sizes if spec.ks else sizes[-1:]
     panels = []
     for dataset, task in choice.tasks(summary, spec):
-        for k in ks:
+        for k in sizes:
             for variant in variants:
-                levels = [NoiseLevel(f, variant) if f else NoiseLevel() for f in fractions]
-                title = [_title(summary, dataset, task), size_name(k) if len(ks) > 1 else ""]
+                title = [_title(summary, dataset, task), size_name(k) if len(sizes) > 1 else ""]
                 title.append(NOISY[variant])
-                places = (Place(dataset, task, k, level) for level in levels)
-                panels.append(
-                    _Panel(
-                        "\n".join(text for text in title if text),
-                        tuple(zip(fractions, places, strict=True)),
-                    )
-                )
-    content = _content(summary, spec, panels)
-    if content is None:
+                levels = [NoiseLevel(f, variant) if f else NoiseLevel() for f in fractions]
+                places = [(level.fraction, Place(dataset, task, k, level)) for level in levels]
+                panels.append(("\n".join(filter(None, title)), places))
+    item, entrants = _asked(summary, spec)
+    drawn = _panels(summary, item, entrants, panels, looks)
+    if not drawn:
         return None
-
-    def dress(ax: Axes) -> None:
-        ax.xaxis.set_major_locator(FixedLocator(fractions))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}")
-        ax.set_xlabel("labels redrawn at random, %")
-
     # Variants of one data set stand side by side, to be compared.
     several = len(variants) > 1
-    columns = min(len(variants) if several else 3, len(content.panels))
-    return _lines(content, looks, dress, columns, share=several)
-
-
-def _content(summary: Summary, spec: FigureSpec, panels: Sequence[_Panel]) -> _Content | None:
-    item = metric(spec.metric, choice.where(spec))
-    entrants = tuple(choice.entrants(summary, spec, {item.kind}))
-    every = _Content(summary, spec, item, entrants, tuple(panels))
-    shown = tuple(
-        panel for panel in panels if any(every.series(panel, e)[0].size for e in entrants)
+    return MetricContent(
+        title=spec.title,
+        axis=axis_label(item),
+        labels=tuple(summary.label(entrant, entrants) for entrant in entrants),
+        panels=drawn,
+        columns=min(len(variants) if several else 3, len(drawn)),
+        across="noise",
+        ticks=tuple(fractions),
+        share=several,
     )
-    return _Content(summary, spec, item, entrants, shown) if shown else None
+
+
+def _asked(summary: Summary, spec: FigureSpec) -> tuple[Metric, list[Entrant]]:
+    item = metric(spec.metric, choice.where(spec))
+    return item, choice.entrants(summary, spec, {item.kind})
 
 
 def _title(summary: Summary, dataset: str, task: str) -> str:
     return f"{dataset}\n{task}" if len(summary.tasks[dataset]) > 1 else dataset
 
 
-def _lines(
-    content: _Content,
+def _panels(
+    summary: Summary,
+    item: Metric,
+    entrants: Sequence[Entrant],
+    panels: Sequence[tuple[str, Places]],
     looks: Looks,
-    dress: Callable[[Axes], None],
-    columns: int,
-    share: bool = False,
-) -> Figure:
-    """Lines of all panels; those of a row `share` their vertical axis if asked."""
+) -> tuple[Panel, ...]:
+    """The panels that have any score, from their titles and places."""
+    evaluators = list(dict.fromkeys(entrant.evaluator for entrant in entrants))
+    drawn = []
+    for title, places in panels:
+        series = []
+        for entrant in entrants:
+            competes = summary.competes(entrant)
+            look = looks.of(entrant, evaluators)
+            xs, means, sds = _points(summary, item, entrant, places)
+            label = summary.label(entrant, entrants)
+            series.append(Series(label, xs, means, sds, look, band=competes))
+        if any(line.xs for line in series):
+            drawn.append(Panel(title, tuple(series)))
+    return tuple(drawn)
+
+
+def _points(
+    summary: Summary, item: Metric, entrant: Entrant, places: Places
+) -> tuple[tuple[float, ...], ...]:
+    """Every x with a score, its mean and standard deviation."""
+    scale = 100 if item.percent else 1
+    points = []
+    for x, place in places:
+        score = summary.get(place, entrant)
+        if score is not None and len(score.values(item.id)):
+            sd = score.sd(item.id)
+            points.append((x, scale * score.mean(item.id), scale * sd if np.isfinite(sd) else 0.0))
+    return tuple(zip(*points, strict=True)) if points else ((), (), ())
+
+
+def draw(content: MetricContent) -> Figure:
+    """Draw a figure of a metric."""
+    return _dots(content) if content.across == "rows" else _lines(content)
+
+
+def _lines(content: MetricContent) -> Figure:
     from matplotlib.figure import Figure
 
+    columns = content.columns
     rows = -(-len(content.panels) // columns)
     figure = Figure(figsize=(3.6 * columns + 2.8, 3.6 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey="row" if share else "none")
-    evaluators = list(dict.fromkeys(entrant.evaluator for entrant in content.entrants))
+    sharey: Literal["row", "none"] = "row" if content.share else "none"
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
     handles: dict[str, Any] = {}
     for ax, panel in zip(axes.flat, content.panels, strict=False):
-        for entrant in content.entrants:
-            xs, means, sds = content.series(panel, entrant)
-            if len(xs) == 0:
+        for line in panel.series:
+            if not line.xs:
                 continue
-            if content.summary.competes(entrant):
-                look = looks.of(entrant, evaluators)
-                (line,) = ax.plot(xs, means, linewidth=1.6, markersize=5, **look)
-                ax.fill_between(xs, means - sds, means + sds, color=look["color"], alpha=0.13, lw=0)
+            xs, means, sds = map(np.array, (line.xs, line.means, line.sds))
+            if line.band:
+                (handle,) = ax.plot(xs, means, linewidth=1.6, markersize=5, **line.look)
+                colour = line.look["color"]
+                ax.fill_between(xs, means - sds, means + sds, color=colour, alpha=0.13, lw=0)
             else:
-                (line,) = ax.plot(xs, means, color=GREY, linestyle="-.", linewidth=1.2)
-            handles[content.label(entrant)] = line
-        dress(ax)
+                (handle,) = ax.plot(xs, means, **_CONTROL)
+            handles[line.label] = handle
+        _dress(ax, content)
         ax.set_title(panel.title)
-        ax.set_ylabel(axis_label(content.item))
-        if share:
+        ax.set_ylabel(content.axis)
+        if content.share:
             ax.label_outer(remove_inner_ticks=False)
     blank(axes.flat[len(content.panels) :])
     legend(figure, handles, rows)
-    headline(figure, content.spec.title)
+    headline(figure, content.title)
     return figure
 
 
-def _dots(content: _Content, looks: Looks) -> Figure:
+def _dress(ax: Axes, content: MetricContent) -> None:
+    """Ticks and label of the axis across."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    if content.across == "k":
+        ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_locator(FixedLocator(content.ticks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    if content.across == "k":
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}")
+        ax.set_xlabel("genes in the panel (k)")
+    else:
+        ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}")
+        ax.set_xlabel("labels redrawn at random, %")
+
+
+def _dots(content: MetricContent) -> Figure:
     """Methods below each other: what a single panel size has to show."""
     from matplotlib.figure import Figure
 
-    entrants = content.entrants
-    columns = min(3, len(content.panels))
+    columns, labels = content.columns, content.labels
     rows = -(-len(content.panels) // columns)
-    height = 0.9 + 0.26 * len(entrants)
+    height = 0.9 + 0.26 * len(labels)
     figure = Figure(figsize=(2.9 * columns + 1.6, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    evaluators = list(dict.fromkeys(entrant.evaluator for entrant in entrants))
     for ax, panel in zip(axes.flat, content.panels, strict=False):
-        for position, entrant in enumerate(entrants):
-            _, means, sds = content.series(panel, entrant)
-            if len(means):
-                look = looks.of(entrant, evaluators) | {"linestyle": "none"}
-                ax.errorbar(means[:1], [position], xerr=sds[:1], capsize=3, markersize=6, **look)
-        ax.set_yticks(range(len(entrants)), [content.label(e) for e in entrants])
-        ax.set_ylim(len(entrants) - 0.5, -0.5)
+        for position, line in enumerate(panel.series):
+            if line.xs:
+                look = {**line.look, "linestyle": "none"}
+                ax.errorbar(
+                    line.means[:1], [position], xerr=line.sds[:1], capsize=3, markersize=6, **look
+                )
+        ax.set_yticks(range(len(labels)), labels)
+        ax.set_ylim(len(labels) - 0.5, -0.5)
         ax.set_title(panel.title)
-        size = next(place.k for _, place in panel.places)
-        ax.set_xlabel(
-            axis_label(content.item) + (f", {size_name(size)}" if size is not None else "")
-        )
+        ax.set_xlabel(content.axis)
     blank(axes.flat[len(content.panels) :])
-    headline(figure, content.spec.title)
+    headline(figure, content.title)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -14,101 +15,117 @@ from panelbench.report.summary import Entrant, Place, Summary
 from panelbench.scoring.metrics import Metric
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A method: its name, seconds per selection and mean score."""
+
+    label: str
+    seconds: float
+    mean: float
+    look: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CostContent:
+    """Dots of every data set, and the label of the axis of the metric."""
+
+    axis: str
+    panels: tuple[tuple[str, tuple[Dot, ...]], ...]
 
 
 def cost_against_quality(
     summary: Summary, costs: Sequence[Mapping[str, Any]], item: Metric, looks: Looks
-) -> Figure | None:
+) -> CostContent | None:
     """Mean selection time against the mean metric at the largest k, one panel per data set."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullLocator
-
     if not summary.ks or not costs:
         return None
     seconds = {(line["dataset"], line["method"]): line["select_seconds"] for line in costs}
-    entrants = summary.entrants
-    largest = summary.ks[-1]
-    scale = 100 if item.percent else 1
-    points: dict[str, list[tuple[Entrant, float, float]]] = {}
+    panels = []
     for dataset in summary.datasets:
-        for entrant in entrants:
-            means = [
-                score.mean(item.id)
-                for task in summary.tasks[dataset]
-                if (score := summary.get(Place(dataset, task, largest, summary.levels[0]), entrant))
-            ]
-            means = [mean for mean in means if np.isfinite(mean)]
+        dots = []
+        for entrant in summary.entrants:
+            mean = _mean(summary, dataset, entrant, item)
             time = seconds.get((dataset, entrant.row.variant), float("nan"))
-            if means and np.isfinite(time):
-                point = (entrant, max(time, 1e-3), scale * float(np.mean(means)))
-                points.setdefault(dataset, []).append(point)
-    if not points:
-        return None
-    columns = min(3, len(points))
-    rows = -(-len(points) // columns)
+            if np.isfinite(mean) and np.isfinite(time):
+                label = summary.label(entrant, summary.entrants)
+                look = looks.of(entrant, summary.evaluators) | {"linestyle": "none"}
+                dots.append(Dot(label, max(time, 1e-3), mean, look))
+        if dots:
+            panels.append((dataset, tuple(dots)))
+    axis = f"{axis_label(item)}, k = {summary.ks[-1]}"
+    return CostContent(axis, tuple(panels)) if panels else None
+
+
+def _mean(summary: Summary, dataset: str, entrant: Entrant, item: Metric) -> float:
+    """Mean over tasks at the largest k, as tables print it; NaN without a score."""
+    largest, level = summary.ks[-1], summary.levels[0]
+    places = [Place(dataset, task, largest, level) for task in summary.tasks[dataset]]
+    scores = [summary.get(place, entrant) for place in places]
+    means = [score.mean(item.id) for score in scores if score]
+    means = [mean for mean in means if np.isfinite(mean)]
+    return (100 if item.percent else 1) * float(np.mean(means)) if means else float("nan")
+
+
+def draw_cost(content: CostContent) -> Figure:
+    """Draw time against quality, the time on a logarithmic axis."""
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(content.panels))
+    rows = -(-len(content.panels) // columns)
     figure = Figure(figsize=(3.6 * columns + 2.8, 3.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     handles: dict[str, Any] = {}
-    for ax, (dataset, found) in zip(axes.flat, points.items(), strict=False):
-        for entrant, time, mean in found:
-            look = looks.of(entrant, summary.evaluators) | {"linestyle": "none"}
-            (dot,) = ax.plot([time], [mean], markersize=8, **look)
-            handles[summary.label(entrant, entrants)] = dot
-        times = [time for _, time, _ in found]
-        ax.set_xscale("log")
-        ax.set_xlim(min(times) / 1.8, max(times) * 1.8)
-        steps = (1.0, 2.0, 5.0) if max(times) < 50 * min(times) else (1.0,)
-        ax.xaxis.set_major_locator(LogLocator(subs=steps))
-        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        ax.xaxis.set_minor_locator(NullLocator())
+    for ax, (dataset, dots) in zip(axes.flat, content.panels, strict=False):
+        for dot in dots:
+            (handles[dot.label],) = ax.plot([dot.seconds], [dot.mean], markersize=8, **dot.look)
+        _seconds_axis(ax, [dot.seconds for dot in dots])
         ax.set_title(dataset)
-        ax.set_xlabel("seconds per selection")
-        ax.set_ylabel(f"{axis_label(item)}, k = {largest}")
-    blank(axes.flat[len(points) :])
+        ax.set_ylabel(content.axis)
+    blank(axes.flat[len(content.panels) :])
     legend(figure, handles, rows)
     return figure
 
 
-def curves(selections: Sequence[SelectionLine]) -> list[tuple[str, Figure]]:
-    """Training curves of the methods that recorded any: (title, figure), one per data set.
+def _seconds_axis(ax: Axes, times: Sequence[float]) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    ax.set_xscale("log")
+    ax.set_xlim(min(times) / 1.8, max(times) * 1.8)
+    steps = (1.0, 2.0, 5.0) if max(times) < 50 * min(times) else (1.0,)
+    ax.xaxis.set_major_locator(LogLocator(subs=steps))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("seconds per selection")
+
+
+@dataclass(frozen=True)
+class CurvesContent:
+    """Training curves of one method on one data set: of each run, values by name."""
+
+    title: str
+    runs: tuple[tuple[int, Mapping[str, Sequence[float]]], ...]
+
+
+def curves(selections: Sequence[SelectionLine]) -> list[CurvesContent]:
+    """Training curves of the methods that recorded any, by data set and method.
 
     A selection's ``info["curves"]`` maps names to lists of numbers, one per epoch; every name
     gets a panel, every run a line, coloured by k.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     def place(line: SelectionLine) -> tuple[str, str, str]:
         return line.dataset, line.row.label, line.row.variant
 
     with_curves = [line for line in selections if _curves_of(line)]
     with_curves.sort(key=lambda line: (*place(line), line.tasks, line.k, line.seed))
-    drawn = []
-    for (dataset, label, _), group in groupby(with_curves, key=place):
-        lines = list(group)
-        names = sorted({name for line in lines for name in _curves_of(line)})
-        ks = sorted({line.k for line in lines})
-        columns = min(3, len(names))
-        rows = -(-len(names) // columns)
-        figure = Figure(figsize=(3.4 * columns + 2.8, 2.8 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-        handles: dict[str, Any] = {}
-        for ax, name in zip(axes.flat, names, strict=False):
-            for line in lines:
-                values = _curves_of(line).get(name, [])
-                colour = COLOURS[ks.index(line.k) % len(COLOURS)]
-                if values:
-                    epochs = range(1, len(values) + 1)
-                    (handle,) = ax.plot(epochs, values, color=colour, alpha=0.8, linewidth=1)
-                    handles[f"k = {line.k}"] = handle
-            ax.set_title(name)
-            ax.set_xlabel("epoch")
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        blank(axes.flat[len(names) :])
-        legend(figure, handles, rows)
-        drawn.append((f"{label}, {dataset}", figure))
-    return drawn
+    return [
+        CurvesContent(f"{label}, {dataset}", tuple((line.k, _curves_of(line)) for line in lines))
+        for (dataset, label, _), lines in groupby(with_curves, key=place)
+    ]
 
 
 def _curves_of(line: SelectionLine) -> dict[str, list[float]]:
@@ -116,3 +133,30 @@ def _curves_of(line: SelectionLine) -> dict[str, list[float]]:
     if not isinstance(found, Mapping):
         return {}
     return {str(name): list(values) for name, values in found.items() if len(values)}
+
+
+def draw_curves(content: CurvesContent) -> Figure:
+    """Draw training curves."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    names = sorted({name for _, values in content.runs for name in values})
+    ks = sorted({k for k, _ in content.runs})
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.4 * columns + 2.8, 2.8 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    handles: dict[str, Any] = {}
+    for ax, name in zip(axes.flat, names, strict=False):
+        for k, found in content.runs:
+            if values := found.get(name):
+                colour = COLOURS[ks.index(k) % len(COLOURS)]
+                epochs = range(1, len(values) + 1)
+                (handle,) = ax.plot(epochs, values, color=colour, alpha=0.8, linewidth=1)
+                handles[f"k = {k}"] = handle
+        ax.set_title(name)
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    blank(axes.flat[len(names) :])
+    legend(figure, handles, rows)
+    return figure

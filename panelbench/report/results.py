@@ -184,6 +184,8 @@ class Results:
         Facts of each data set by id: ``title``, ``cells``, ``genes``, ``citation``,
         ``licence``, ``split``, ``tasks`` (name -> {class: number of cells}), ``markers``
         (class -> genes), ``notes``; whatever is unknown is absent.
+    source
+        Path of the data file of one's own that they are about, "" for data sets of a catalogue.
     stale
         Number of records made with other code or versions than those at hand. Not part of any
         table: tables are a function of the records alone.
@@ -194,6 +196,7 @@ class Results:
     scores: Sequence[ScoreLine]
     selections: Sequence[SelectionLine]
     datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    source: str = ""
     stale: int = 0
 
     def printable(self) -> Results:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from panelbench.data import checks
 from panelbench.data.readers._shared import Files, only, open_h5ad, tidy
 from panelbench.data.scale import TOO_LARGE, describe
-from panelbench.errors import ConfigError, DataError
+from panelbench.errors import ConfigError, DataError, hint
 
 if TYPE_CHECKING:
     from anndata import AnnData
