@@ -29,7 +29,7 @@ from panelbench.report.ranks import comparison, ranks_grid
 from panelbench.report.results import Results
 from panelbench.report.summary import Summary
 from panelbench.scoring.comparison import Comparison
-from panelbench.scoring.metrics import Metric, metric
+from panelbench.scoring.metrics import Metric
 from panelbench.suite.specs import FigureSpec, TableSpec
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _draw(summary: Summary) -> Drawn:
         draw, title, note = _KINDS[spec.kind]
         figure = draw(summary, spec, looks)
         if figure is not None:
-            text = f"{spec.title or title.format(metric(spec.metric).label)}: {note}"
+            text = f"{spec.title or title.format(summary.metrics[spec.metric].label)}: {note}"
             drawn[f"figures/{spec.name}"] = (text, figures.save(figure))
     return drawn
 

@@ -69,7 +69,7 @@ def collect(plan: Plan, store: Store) -> Results:
     for run in plan.evaluations:
         name = run.evaluator_variant
         if name not in evaluators:
-            evaluators[name] = EvaluatorRef.of(run.evaluator, run.question.params)
+            evaluators[name] = EvaluatorRef.of(run.evaluator, run.question.params, plan.evaluators)
         line = _score(
             run,
             run.row,
@@ -86,6 +86,7 @@ def collect(plan: Plan, store: Store) -> Results:
         scores=scores,
         selections=selections,
         datasets={d.id: _dataset(d, facts[d.question]) for d in plan.datasets},
+        evaluators=plan.evaluators,
         stale=lookup.stale,
     )
 

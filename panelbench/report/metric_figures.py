@@ -149,7 +149,7 @@ def metric_by_noise(summary: Summary, spec: FigureSpec, looks: Looks) -> Figure 
 
 
 def _content(summary: Summary, spec: FigureSpec, panels: Sequence[_Panel]) -> _Content | None:
-    item = metric(spec.metric, choice.where(spec))
+    item = metric(spec.metric, choice.where(spec), summary.metrics)
     entrants = tuple(choice.entrants(summary, spec, {item.kind}))
     every = _Content(summary, spec, item, entrants, tuple(panels))
     shown = tuple(
