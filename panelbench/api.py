@@ -15,7 +15,7 @@ from panelbench.errors import ConfigError, InputError, near_matches
 from panelbench.records.files import write_atomically
 from panelbench.records.status import Status, exit_code
 from panelbench.records.store import Store
-from panelbench.registry import discover
+from panelbench.registry import discover, discover_evaluators
 from panelbench.report.collect import collect
 from panelbench.report.results import Results
 from panelbench.running.executor import Executor
@@ -76,7 +76,8 @@ def plan_for(request: Request, settings: Settings) -> Plan:
         return source_checksum(spec, downloads, settings.mirrors)
 
     registry = discover(settings.methods_dirs)
-    return make_plan(request.resolve(), request.catalogue(), registry, checksum)
+    evaluators = discover_evaluators(settings.evaluators_dirs)
+    return make_plan(request.resolve(), request.catalogue(), registry, checksum, evaluators)
 
 
 def perform(
@@ -236,7 +237,8 @@ def run(
     cache: str | Path | None = None,
     stages: Sequence[str] = STAGES,
     mirror: str | Path | Iterable[str | Path] | None = None,
-    methods_dir: Iterable[str | Path] = (),
+    methods_dir: str | Path | Iterable[str | Path] = (),
+    evaluators_dir: str | Path | Iterable[str | Path] = (),
     jobs: int | None = None,
     device: str = "auto",
     retry: Iterable[str] = (),
@@ -258,8 +260,8 @@ def run(
         Some of ``preprocess``, ``select``, ``evaluate``, ``report``.
     mirror
         Folders searched for files before they are downloaded.
-    methods_dir
-        Folders with methods of one's own.
+    methods_dir, evaluators_dir
+        Folders with methods and evaluators of one's own.
     jobs, device, retry, shard, time_limit, memory_limit
         As on the command line; seconds and bytes.
     quiet
@@ -293,12 +295,12 @@ def run(
     for name in ("data", "panel", "datasets"):
         if isinstance(request.get(name), str):
             request[name] = Path(request[name])
-    mirrors = [mirror] if isinstance(mirror, str | Path) else mirror
     settings = Settings(
         results=Path(results),
         cache=Path(cache) if cache else default_cache(),
-        mirrors=default_mirrors() if mirrors is None else tuple(Path(m) for m in mirrors),
-        methods_dirs=tuple(Path(folder) for folder in methods_dir),
+        mirrors=default_mirrors() if mirror is None else _paths(mirror),
+        methods_dirs=_paths(methods_dir),
+        evaluators_dirs=_paths(evaluators_dir),
         jobs=jobs,
         device=device,
         retry=frozenset(retry),
@@ -310,6 +312,11 @@ def run(
     done = perform(asked, settings, stages, shard)
     found = done.results or collect(done.plan, Store(settings.results))
     return scores_frame(found)
+
+
+def _paths(given: str | Path | Iterable[str | Path]) -> tuple[Path, ...]:
+    one = [given] if isinstance(given, str | Path) else given
+    return tuple(Path(path) for path in one)
 
 
 def scores_frame(results: Results) -> pd.DataFrame:

@@ -127,6 +127,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         cache=(values["cache"] or default_cache()).absolute(),
         mirrors=tuple(values["mirror"] or default_mirrors()),
         methods_dirs=tuple(path.absolute() for path in values["methods_dir"] or ()),
+        evaluators_dirs=tuple(path.absolute() for path in values["evaluators_dir"] or ()),
         jobs=values.get("jobs"),
         device=values.get("device", "auto"),
         retry=parse_retry(values.get("retry")),
@@ -219,7 +220,7 @@ def _run(values: dict[str, Any]) -> int:
 
 @_command(
     "list",
-    "List methods, datasets, suites or runs.",
+    "List methods, evaluators, datasets, suites or runs.",
     *(options.listing, options.place),
 )
 def _list(values: dict[str, Any]) -> int:

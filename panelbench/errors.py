@@ -67,6 +67,10 @@ class MethodError(PanelbenchError):
     """A method broke its contract (rubbish ranking, wrong predictor) or cannot be imported."""
 
 
+class EvaluatorError(PanelbenchError):
+    """An evaluator broke its contract: undeclared or impossible metrics, wrong shapes."""
+
+
 class NotApplicable(PanelbenchError):
     """A run that makes no sense for this data or machine; recorded as skipped with this reason."""
 

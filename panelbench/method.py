@@ -307,21 +307,32 @@ class Method:
     cite: str = ""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", self.id):
-            raise ValueError(f"method id {self.id!r}: use lower case, digits and single hyphens")
-        if not is_dataclass(self.params) or not self.params.__dataclass_params__.frozen:  # type: ignore[attr-defined]
-            raise ValueError(f"method {self.id}: params must be a frozen dataclass")
-        for item in dataclass_fields(self.params):
-            try:
-                getattr(self.params(), item.name)
-            except TypeError as error:
-                raise ValueError(f"method {self.id}: every parameter needs a default") from error
+        check_declaration("method", self.id, self.params)
 
     @property
     def doc(self) -> str:
         """First paragraph of the function's docstring."""
         text = (self.select.__doc__ or sys.modules[self.module].__doc__ or "").strip()
         return " ".join(text.split("\n\n")[0].split())
+
+
+def check_declaration(what: str, id: str, params: type) -> None:
+    """Check what methods and evaluators declare alike: an id, and parameters with defaults.
+
+    Raises
+    ------
+    ValueError
+        Naming the declaration.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", id):
+        raise ValueError(f"{what} id {id!r}: use lower case, digits and single hyphens")
+    if not is_dataclass(params) or not params.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise ValueError(f"{what} {id}: params must be a frozen dataclass")
+    for item in dataclass_fields(params):
+        try:
+            getattr(params(), item.name)
+        except TypeError as error:
+            raise ValueError(f"{what} {id}: every parameter needs a default") from error
 
 
 F = TypeVar("F", bound=Callable[..., Selection])

@@ -1,4 +1,4 @@
-"""Evaluators: shapes, class order, seeds, and that they are the library's models."""
+"""Evaluators that train on the panel: shapes, class order, seeds, and the library's models."""
 
 from __future__ import annotations
 
@@ -6,20 +6,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import sparse
 
 from panelbench.errors import ConfigError, NotApplicable, UnknownName
-from panelbench.scoring.evaluators import EVALUATORS, get, make_params, variant
+from panelbench.evaluator import Scores
+from panelbench.method import Target
+from panelbench.params import validated, variant_name
+from panelbench.registry import discover_evaluators
+from tests.evaluations import simple
 
-DOWNSTREAM = [name for name, item in EVALUATORS.items() if item.fit_predict is not None]
+FOUND = discover_evaluators()
+DOWNSTREAM = [name for name, item in FOUND.declared.items() if item.noisy and not item.kind]
 
 
-def fit(name: str, train: Any, y: np.ndarray, test: Any, **changes: Any) -> np.ndarray:
-    given = {"kind": "classification", "n_classes": 4, "seed": 0, "n_jobs": 1} | changes
-    given.setdefault("params", get(name).params())
-    function = get(name).fit_predict
-    assert function is not None
-    return function(train, y, test, **given)
+def params(name: str, given: dict[str, Any]) -> Any:
+    return validated(FOUND.get(name).params, given, f"evaluator {name}")
+
+
+def score(
+    name: str, train: Any, y: Any, test: Any, truth: Any, given: Any = None, **more: Any
+) -> Scores:
+    evaluation = simple(train, y, test, truth, **{"n_classes": 4, **more})
+    return FOUND.get(name).score(evaluation, params(name, given or {}))
+
+
+def fit(name: str, train: Any, y: Any, test: Any, **more: Any) -> np.ndarray:
+    """What an evaluator predicts; the labels of the test cells are any."""
+    truth = more.pop("truth", np.zeros(len(test), dtype=np.int64))
+    found = score(name, train, y, test, truth, **more).predicted
+    assert found is not None
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +50,10 @@ def cells() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return X[:160], y[:160], X[160:], y[160:]
 
 
+def test_those_that_train_on_labels_are_known() -> None:
+    assert {"rf", "knn", "logreg"} <= set(DOWNSTREAM)
+
+
 @pytest.mark.parametrize("name", DOWNSTREAM)
 def test_probabilities_stand_in_the_columns_of_their_codes(name: str, cells: Any) -> None:
     train, y, test, truth = cells
@@ -46,27 +65,33 @@ def test_probabilities_stand_in_the_columns_of_their_codes(name: str, cells: Any
 
 
 @pytest.mark.parametrize("name", DOWNSTREAM)
+def test_scores_are_those_of_the_predictions(name: str, cells: Any) -> None:
+    train, y, test, truth = cells
+    found = score(name, train, y, test, truth)
+    assert found.predicted is not None and found.confusion is not None
+    guess = found.predicted.argmax(axis=1)
+    assert found.metrics["accuracy"] == (guess == truth).mean()
+    assert found.confusion[2, 3] == ((truth == 2) & (guess == 3)).sum()
+    assert found.confusion.sum() == len(truth)
+    assert any("T 1" in note for note in found.notes), "class 1 has no test cell"
+    assert set(found.per_class_f1) == {"T 0", "T 2", "T 3"}
+
+
+@pytest.mark.parametrize("name", DOWNSTREAM)
+def test_only_the_panels_genes_are_read_in_its_order(name: str, cells: Any) -> None:
+    train, y, test, _ = cells
+    panel = ["g1", "g0"]
+    found = fit(name, train, y, test, panel=panel)
+    alone = fit(name, train[:, [1, 0]], y, test[:, [1, 0]])
+    np.testing.assert_array_equal(found, alone)
+
+
+@pytest.mark.parametrize("name", DOWNSTREAM)
 def test_sparse_and_dense_panels_score_the_same(name: str, cells: Any) -> None:
     train, y, test, _ = cells
     sparser = np.where(np.abs(train) < 0.5, 0, train), np.where(np.abs(test) < 0.5, 0, test)
     dense = fit(name, sparser[0], y, sparser[1])
-    assert (
-        fit(name, sparse.csr_matrix(sparser[0]), y, sparse.csr_matrix(sparser[1])) == dense
-    ).all()
-
-
-@pytest.mark.parametrize("name", DOWNSTREAM)
-def test_neither_threads_nor_global_seeds_change_the_result(name: str, cells: Any) -> None:
-    train, y, test, _ = cells
-    first = fit(name, train, y, test)
-    kept = np.random.get_state()  # noqa: NPY002
-    try:
-        np.random.seed(99)  # noqa: NPY002
-        before = np.random.get_state()[1].copy()  # noqa: NPY002
-        assert (fit(name, train, y, test, n_jobs=2) == first).all()
-        assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
-    finally:
-        np.random.set_state(kept)  # noqa: NPY002
+    np.testing.assert_allclose(fit(name, sparser[0], y, sparser[1], sparse=True), dense, rtol=1e-9)
 
 
 def test_the_forest_is_the_librarys_with_the_seed_as_its_random_state(cells: Any) -> None:
@@ -82,17 +107,17 @@ def test_the_forest_is_the_librarys_with_the_seed_as_its_random_state(cells: Any
 def test_the_forest_adds_up_its_trees_in_one_order_on_any_number_of_threads(cells: Any) -> None:
     train, y, test, _ = cells
     # Mixed leaves give fractions, whose sum depends on the order in which they are added.
-    params = make_params("rf", {"min_samples_leaf": 7, "n_estimators": 300})
-    first = fit("rf", train, y, test, params=params)
+    given = {"min_samples_leaf": 7, "n_estimators": 300}
+    first = fit("rf", train, y, test, given=given)
     for _ in range(3):
-        assert (fit("rf", train, y, test, params=params, n_jobs=8) == first).all()
+        assert (fit("rf", train, y, test, given=given, n_jobs=8) == first).all()
 
 
 def test_neighbours_measure_standardised_columns(cells: Any) -> None:
     train, y, test, _ = cells
     # The sixth gene is noise a hundred times as large as the others.
-    scaled = train * np.array([1, 10, 1, 1, 1, 0.01]), test * np.array([1, 10, 1, 1, 1, 0.01])
-    assert (fit("knn", *(scaled[0], y, scaled[1])) == fit("knn", train, y, test)).all()
+    scaled = train * np.array([1, 8, 1, 1, 1, 1 / 64]), test * np.array([1, 8, 1, 1, 1, 1 / 64])
+    assert (fit("knn", scaled[0], y, scaled[1]) == fit("knn", train, y, test)).all()
 
 
 def test_neighbours_are_standardised_by_the_training_cells_alone(cells: Any) -> None:
@@ -104,7 +129,7 @@ def test_neighbours_are_standardised_by_the_training_cells_alone(cells: Any) -> 
 
 def test_fewer_training_cells_than_neighbours_all_vote() -> None:
     X = np.array([[0.0], [1.0], [2.0]])
-    proba = fit("knn", X, np.array([0, 0, 1]), X, n_classes=2)
+    proba = fit("knn", X, [0, 0, 1], X, n_classes=2)
     np.testing.assert_allclose(proba, [[2 / 3, 1 / 3]] * 3)
 
 
@@ -130,41 +155,161 @@ def test_regression_keeps_the_shape_of_the_targets(
     name: str, outputs: int | None, cells: Any
 ) -> None:
     train, _, test, _ = cells
-    y = train[:, 0] if outputs is None else train[:, :outputs]
-    truth = test[:, 0] if outputs is None else test[:, :outputs]
-    found = fit(name, train, y, test, kind="regression", n_classes=0)
-    assert found.shape == truth.shape
-    assert np.corrcoef(found.ravel(), truth.ravel())[0, 1] > 0.7
+    y, truth = (
+        Target("t", "regression", (X[:, 0] if outputs is None else X[:, :outputs]).astype(float))
+        for X in (train, test)
+    )
+    found = score(name, train, y, test, truth)
+    assert found.predicted is not None
+    assert found.predicted.shape == truth.values.shape
+    assert np.corrcoef(found.predicted.ravel(), truth.values.ravel())[0, 1] > 0.7
+    assert found.metrics["r2"] > 0.5 and found.confusion is None
 
 
 def test_logistic_regression_declines_a_regression_task(cells: Any) -> None:
     train, _, test, _ = cells
+    y, truth = (Target("t", "regression", X[:, 0].astype(float)) for X in (train, test))
     with pytest.raises(NotApplicable, match="use rf or knn"):
-        fit("logreg", train, train[:, 0], test, kind="regression")
+        score("logreg", train, y, test, truth)
 
 
 def test_parameters_reach_the_model(cells: Any) -> None:
     train, y, test, _ = cells
-    few = fit("rf", train, y, test, params=make_params("rf", {"n_estimators": 3}))
+    few = fit("rf", train, y, test, given={"n_estimators": 3})
     assert set(np.unique(few)) <= {0, 1 / 3, 2 / 3, 1}
-    one = fit("knn", train, y, test, params=make_params("knn", {"n_neighbors": 1}))
+    one = fit("knn", train, y, test, given={"n_neighbors": 1})
     assert set(np.unique(one)) == {0, 1}
-    weak = fit("logreg", train, y, test, params=make_params("logreg", {"C": 1e-6}))
+    weak = fit("logreg", train, y, test, given={"C": 1e-6})
     assert weak.max() < 0.4
 
 
 def test_names_with_parameters() -> None:
-    assert variant("rf", {}) == "rf"
-    assert variant("rf", {"n_estimators": 100}) == "rf"
-    assert variant("rf", {"n_estimators": 500}) == "rf[n_estimators=500]"
-    assert variant("rf", make_params("rf", {"n_estimators": 500})) == "rf[n_estimators=500]"
-    assert variant("builtin", {}) == "builtin"
+    assert variant_name("rf", params("rf", {"n_estimators": 100})) == "rf"
+    assert variant_name("rf", params("rf", {"n_estimators": 500})) == "rf[n_estimators=500]"
 
 
 def test_unknown_names_list_the_near_ones() -> None:
     with pytest.raises(UnknownName, match="knn"):
-        get("knnn")
+        FOUND.get("knnn")
     with pytest.raises(UnknownName, match="n_neighbors"):
-        make_params("knn", {"n_neighbours": 3})
-    with pytest.raises(ConfigError, match="n_neighbors"):
-        make_params("knn", {"n_neighbors": "many"})
+        params("knn", {"n_neighbours": 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("knn", {"n_neighbors": "many"}),
+        ("knn", {"n_neighbors": 0}),
+        ("rf", {"n_estimators": 0}),
+        ("rf", {"max_depth": 0}),
+        ("logreg", {"C": 0}),
+        ("umap", {"n_neighbors": 1}),
+        ("robustness", {"share": 0}),
+        ("robustness", {"share": 1.5}),
+        ("neighbours", {"sizes": []}),
+    ],
+)
+def test_parameters_out_of_their_range_are_named(name: str, given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"evaluator {name}: parameter {next(iter(given))}"):
+        params(name, given)
+
+
+# -- genes that are lost -------------------------------------------------------------------
+
+
+def test_genes_are_lost_at_the_test_only() -> None:
+    """Two genes of which one is lost: by hand.
+
+    Gene g0 tells the classes apart, g1 is constant, and a forest reads g0 alone. A draw that
+    loses g1 changes nothing (macro F1 of 1); one that loses g0 makes every cell look like class
+    0, with F1 of 2/3 and 0, on average 1/3.
+    """
+    X, y = np.array([[0.0, 1.0]] * 4 + [[5.0, 1.0]] * 4), np.repeat([0, 1], 4)
+    given = {"share": 0.5, "draws": 20, "n_estimators": 5}
+    found = score("robustness", X, y, X, y, given=given, n_classes=2)
+    rng = simple(X, y, X, y).rng("lost genes")
+    lost = np.array([rng.choice(2, size=1, replace=False)[0] for _ in range(20)])
+    assert 0 < (lost == 0).sum() < 20
+    share = (lost == 0).mean()
+    assert found.metrics["f1_lost"] == pytest.approx(1 - share * 2 / 3)
+    assert found.metrics["f1_fall"] == pytest.approx(share * 2 / 3)
+    assert found.metrics["f1_fall_worst"] == pytest.approx(2 / 3)
+
+
+def test_a_lost_gene_of_scaled_values_reads_as_undetected() -> None:
+    # Scaled values: -2 is a cell without a count, 0 is the mean and would look like class 1.
+    X, y = np.array([[-2.0]] * 6 + [[1.0]] * 4), np.repeat([0, 1], [6, 4])
+    given = {"share": 1.0, "draws": 1, "n_estimators": 5}
+    found = score("robustness", X, y, X, y, given=given, n_classes=2)
+    assert found.predicted is not None
+    assert (found.predicted.argmax(axis=1) == 0).all()
+
+
+def test_another_seed_loses_other_genes(cells: Any) -> None:
+    train, y, test, truth = cells
+    given = {"share": 0.3, "draws": 2, "n_estimators": 10}
+    first, second = (
+        score("robustness", train, y, test, truth, given=given, seed=seed) for seed in (0, 1)
+    )
+    assert first.metrics != second.metrics
+    assert "2 of 6 genes lost, 2 draws" in first.notes
+
+
+# -- neighbourhoods ------------------------------------------------------------------------
+
+LINE = np.array([0.0, 1.0, 3.0, 7.0])
+"""Cells on a line. Nearest: 0-1, 1-0, 2-1, 3-2; the two nearest of 0: 1 and 2."""
+SWAPPED = np.array([0.0, 3.0, 1.0, 7.0])
+"""The same with cells 1 and 2 in each other's place. Nearest: 0-2, 1-2, 2-0, 3-1."""
+
+
+def test_common_neighbours_by_hand() -> None:
+    from panelbench.scoring.neighbours import nearest, overlap
+
+    full, panel = LINE[:, None], SWAPPED[:, None]
+    assert nearest(full, 1).ravel().tolist() == [1, 0, 1, 2]
+    assert nearest(panel, 1).ravel().tolist() == [2, 2, 0, 1]
+    assert overlap(full, full, [1, 2, 3]) == 1.0
+    # k = 1: none. k = 2: {1,2}{2,1}, {0,2}{2,0}, {1,0}{0,1}, {2,1}{1,2}: all. k = 3: all.
+    assert overlap(full, panel, [1]) == 0.0
+    assert overlap(full, panel, [1, 2, 3]) == pytest.approx(2 / 3)
+    # Between 1 and 3 a straight line: 0, 1/2, 1.
+    assert overlap(full, panel, [1, 3]) == pytest.approx(1 / 2)
+
+
+def test_preserved_neighbourhoods_by_hand() -> None:
+    from panelbench.scoring.neighbours import preservation
+
+    full, panel = LINE[:, None], SWAPPED[:, None]
+    np.testing.assert_allclose(preservation(full, full, 1), 1.0)
+    # Mean distances to the others: 11/3, 3, 3, 17/3. Nearest: 1, 1, 2, 4. By the panel: 3 (0-2),
+    # 2 (1-2), 3 (2-0), 6 (3-1).
+    expected = [(11 / 3 - 3) / (11 / 3 - 1), (3 - 2) / (3 - 1), 0.0, (17 / 3 - 6) / (17 / 3 - 4)]
+    np.testing.assert_allclose(preservation(full, panel, 1), expected, atol=1e-9)
+
+
+def test_cells_that_are_all_alike_have_no_neighbourhood() -> None:
+    from panelbench.scoring.neighbours import preservation
+
+    assert np.isnan(preservation(np.zeros((4, 2)), LINE[:, None], 1)).all()
+
+
+def test_a_panel_of_all_that_varies_keeps_every_neighbour(cells: Any) -> None:
+    train, y, test, truth = cells
+    padded = [np.column_stack([X, np.ones((len(X), 2))]) for X in (train, test)]
+    panel = [f"g{i}" for i in range(6)]
+    # One constant gene more, since a panel has one component less than genes.
+    found = score("neighbours", padded[0], y, padded[1], truth, panel=[*panel, "g6"]).metrics
+    assert found["knn_overlap"] == pytest.approx(1.0)
+    assert found["knn_preservation"] == pytest.approx(1.0)
+    worse = score("neighbours", padded[0], y, padded[1], truth, panel=["g0", "g1"]).metrics
+    assert worse["knn_overlap"] < 0.7
+    assert worse["knn_preservation_low"] < worse["knn_preservation"] < 0.7
+
+
+def test_of_many_cells_some_are_drawn(cells: Any) -> None:
+    train, y, test, truth = cells
+    found = score("neighbours", train, y, test, truth, given={"max_cells": 40})
+    assert found.notes == ["40 of 80 test cells"]
+    with pytest.raises(NotApplicable, match="fewer than 30"):
+        score("neighbours", train, y, test, truth, given={"max_cells": 30})

@@ -16,10 +16,11 @@ ROOT = Path(__file__).parent.parent
 
 FLOORS = [
     {"errors", "units", "schema", "text"},
-    {"method"},
+    {"method", "evaluator"},
     {"ranking", "nn", "records"},
+    {"scoring"},
     {"params", "registry"},
-    {"data", "scoring"},
+    {"data"},
     {"stages"},
     {"suite"},
     {"running", "report"},

@@ -41,7 +41,7 @@ def grid(
         _option(
             _GRID,
             "--evaluator",
-            help="rf, knn, logreg, builtin, reconstruct, builtin-reconstruct or umap. Repeatable.",
+            help="A way to score: rf, knn, builtin, ... (`list evaluators`). Repeatable.",
         ),
     ] = None,
     data: Annotated[
@@ -108,6 +108,10 @@ def place(
         list[Path] | None,
         _option(_PLACE, "--methods-dir", help="Folder with methods of your own. Repeatable."),
     ] = None,
+    evaluators_dir: Annotated[
+        list[Path] | None,
+        _option(_PLACE, "--evaluators-dir", help="Folder with own evaluators. Repeatable."),
+    ] = None,
     mirror: Annotated[
         list[Path] | None,
         _option(_PLACE, "--mirror", help="Folder searched before downloading. Repeatable."),
@@ -165,7 +169,7 @@ def out(
 
 
 def listing(
-    what: Annotated[str, typer.Argument(help="methods, datasets, suites or runs.")],
+    what: Annotated[str, typer.Argument(help="methods, evaluators, datasets, suites or runs.")],
 ) -> None:
     """Argument of list."""
 

@@ -18,6 +18,7 @@ from panelbench.text import printable
 
 if TYPE_CHECKING:
     from panelbench.api import Done
+    from panelbench.registry import Broken
     from panelbench.running.settings import Settings
     from panelbench.running.states import State
     from panelbench.suite.runs import Run
@@ -142,7 +143,7 @@ def _short(path: Path) -> Path:
 
 
 def listing(what: str, settings: Settings, datasets: Path | None, output: str) -> int:
-    """Print methods, data sets, suites or runs.
+    """Print methods, evaluators, data sets, suites or runs.
 
     Raises
     ------
@@ -151,6 +152,7 @@ def listing(what: str, settings: Settings, datasets: Path | None, output: str) -
     """
     kinds: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "methods": lambda: _methods(settings),
+        "evaluators": lambda: _evaluators(settings),
         "datasets": lambda: _datasets(datasets),
         "suites": _suites,
         "runs": lambda: _runs(settings),
@@ -194,12 +196,37 @@ def _methods(settings: Settings) -> list[dict[str, Any]]:
         }
         for method in registry.methods.values()
     ]
-    lines += [
-        {**dict.fromkeys(lines[0] if lines else ("method", "what"), ""),
-         "method": broken.id, "what": f"cannot be imported: {broken.error} ({broken.place})"}
-        for broken in registry.broken.values()
-    ]  # fmt: skip
-    return lines
+    return lines + _broken("method", lines, registry.broken.values())
+
+
+def _broken(
+    kind: str, lines: Sequence[dict[str, Any]], broken: Iterable[Broken]
+) -> list[dict[str, Any]]:
+    """Lines of what cannot be imported, in the columns of the other lines."""
+    blank = dict.fromkeys(lines[0] if lines else (kind, "what"), "")
+    return [
+        {**blank, kind: item.id, "what": f"cannot be imported: {item.error} ({item.place})"}
+        for item in broken
+    ]
+
+
+def _evaluators(settings: Settings) -> list[dict[str, Any]]:
+    from panelbench.params import params_dict
+    from panelbench.registry import discover_evaluators
+
+    found = discover_evaluators(settings.evaluators_dirs)
+    lines: list[dict[str, Any]] = [
+        {
+            "evaluator": item.id,
+            "reads": item.reads,
+            "metrics": [metric.id for metric in item.metrics],
+            "parameters": [f"{n}={v}" for n, v in params_dict(item.params()).items()],
+            "what": item.doc or item.label,
+            "cite": item.cite,
+        }
+        for item in found.declared.values()
+    ]
+    return lines + _broken("evaluator", lines, found.broken.values())
 
 
 def _datasets(path: Path | None) -> list[dict[str, Any]]:

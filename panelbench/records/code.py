@@ -24,7 +24,7 @@ NOT_COUNTED: dict[str, str] = {
     "panelbench.units": "reads times and sizes; the values it makes are limits, or in keys",
     "panelbench.schema": "checks YAML; the values that pass are in keys",
     "panelbench.params": "checks parameters; the values that pass are in keys",
-    "panelbench.registry": "finds a method by its id; the code it finds has a digest of its own",
+    "panelbench.registry": "finds by an id; the code it finds has a digest of its own",
     "panelbench.records.keys": "another way to make keys makes other keys by itself",
     "panelbench.records.code": "another way to digest code makes other digests by itself",
     "panelbench.records.store": "where records lie and how they are written",
@@ -36,7 +36,7 @@ NOT_COUNTED: dict[str, str] = {
 }
 """Modules of the suite whose code is in no key, each with the reason."""
 
-_METHOD_ROOTS = ("panelbench.methods.", "panelbench_extra_")
+_PLUGIN_ROOTS = ("panelbench.methods.", "panelbench.scoring.evaluators.", "panelbench_extra_")
 """Name prefixes under which packages of methods and evaluators are imported (see `registry`)."""
 
 
@@ -212,9 +212,9 @@ class _Stripped(ast.NodeTransformer):
 
 
 def _package_members(name: str, path: Path) -> list[str]:
-    """All modules of a package of methods, when `name` lies in one."""
+    """All modules of a package that is a method or an evaluator, when `name` lies in one."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    if not package.startswith(_METHOD_ROOTS) or "." not in package:
+    if not package.startswith(_PLUGIN_ROOTS) or "." not in package:
         return []
     return [
         package if file.name == "__init__.py" else f"{package}.{file.stem}"

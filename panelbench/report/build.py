@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from panelbench.errors import ConfigError
-from panelbench.records.store import write_atomically
+from panelbench.records.files import write_atomically
 from panelbench.report import (
     by_class,
     cell_figures,
@@ -37,7 +37,7 @@ from panelbench.report.ranks import comparison, ranks_grid
 from panelbench.report.results import Results
 from panelbench.report.summary import Summary
 from panelbench.scoring.comparison import Comparison
-from panelbench.scoring.metrics import Metric, metric
+from panelbench.scoring.metrics import Metric
 from panelbench.suite.specs import FigureSpec, TableSpec
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _drawings(summary: Summary, parts: _Parts) -> Iterator[Drawing]:
         kind = _KINDS[spec.kind]
         content = kind.content(summary, spec, looks)
         if content is not None:
-            title = spec.title or kind.title.format(metric(spec.metric).label)
+            title = spec.title or kind.title.format(summary.metrics[spec.metric].label)
             yield Drawing(f"figures/{spec.name}", f"{title}: {kind.note}", content, kind.draw)
     label = parts.main.label
     ranks = figures.RanksContent.of(parts.compared) if parts.compared else None

@@ -55,7 +55,7 @@ def by_class_grid(summary: Summary, spec: TableSpec) -> Grid:
     corner = [("",) * (len(header[0]) - 1) + (name,) for name in names]
     return Grid(
         name=spec.name,
-        title=spec.title or tables.title_of(spec),
+        title=spec.title or tables.title_of(summary, spec),
         header=(*corner, *header),
         rows=tuple(body),
         stubs=len(corner) + 1,

@@ -70,7 +70,7 @@ def collect(plan: Plan, store: Store) -> Results:
     for run in plan.evaluations:
         name = run.evaluator_variant
         if name not in evaluators:
-            evaluators[name] = EvaluatorRef.of(run.evaluator, run.question.params)
+            evaluators[name] = EvaluatorRef.of(run.evaluator, run.question.params, plan.evaluators)
         line = _score(
             run,
             run.row,
@@ -88,6 +88,7 @@ def collect(plan: Plan, store: Store) -> Results:
         selections=selections,
         datasets={d.id: _dataset(d, facts[d.question]) for d in plan.datasets},
         source=_own_files(plan),
+        evaluators=plan.evaluators,
         stale=lookup.stale,
     )
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel
 
+from panelbench.records.files import write_atomically
 from panelbench.records.keys import file_sha256, library_versions
-from panelbench.records.store import write_atomically
 from panelbench.report.results import Results
 
 if TYPE_CHECKING:

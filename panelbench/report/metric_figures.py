@@ -172,7 +172,7 @@ def metric_by_noise(summary: Summary, spec: FigureSpec, looks: Looks) -> MetricC
 
 
 def _asked(summary: Summary, spec: FigureSpec) -> tuple[Metric, list[Entrant]]:
-    item = metric(spec.metric, choice.where(spec))
+    item = metric(spec.metric, choice.where(spec), summary.metrics)
     return item, choice.entrants(summary, spec, {item.kind})
 
 

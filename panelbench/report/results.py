@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from panelbench.params import variant_name
-from panelbench.scoring.evaluators import get as get_evaluator
-from panelbench.scoring.evaluators import make_params
+from panelbench.params import validated, variant_name
+from panelbench.registry import Evaluators, discover_evaluators
 from panelbench.suite.runs import Row
 from panelbench.suite.specs import CLEAN, NoiseLevel, SuiteSpec
 from panelbench.text import printable, printable_parts
@@ -38,8 +37,8 @@ class EvaluatorRef:
     label
         Name in tables: ``RF[n_estimators=500]``.
     reads
-        What it scores: the ``panel``, or what the method trained: ``predictor`` or
-        ``reconstruction``.
+        What it scores: the ``panel`` (with ``features``, perhaps), or what the method trained:
+        ``predictor`` or ``reconstruction``.
     mode
         How the method's predictor is read; "" where it has one way only.
     """
@@ -51,9 +50,15 @@ class EvaluatorRef:
     mode: str = field(compare=False, default="")
 
     @classmethod
-    def of(cls, id: str, params: Mapping[str, Any] | None = None) -> EvaluatorRef:
+    def of(
+        cls,
+        id: str,
+        params: Mapping[str, Any] | None = None,
+        evaluators: Evaluators | None = None,
+    ) -> EvaluatorRef:
         """Refer to an evaluator with some parameters; the others have their defaults."""
-        evaluator, values = get_evaluator(id), make_params(id, params or {})
+        evaluator = (evaluators or discover_evaluators()).get(id)
+        values = validated(evaluator.params, params or {}, f"evaluator {id}")
         return cls(
             variant=variant_name(id, values),
             id=id,
@@ -65,7 +70,7 @@ class EvaluatorRef:
     @property
     def own(self) -> bool:
         """Whether what the method trained is scored, not a model trained on its panel."""
-        return self.reads != "panel"
+        return self.reads in ("predictor", "reconstruction")
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,8 @@ class Results:
         (class -> genes), ``notes``; whatever is unknown is absent.
     source
         Path of the data file of one's own that they are about, "" for data sets of a catalogue.
+    evaluators
+        Evaluators by id, with the metrics that they declare.
     stale
         Number of records made with other code or versions than those at hand. Not part of any
         table: tables are a function of the records alone.
@@ -197,6 +204,7 @@ class Results:
     selections: Sequence[SelectionLine]
     datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source: str = ""
+    evaluators: Evaluators = field(default_factory=discover_evaluators)
     stale: int = 0
 
     def printable(self) -> Results:

@@ -137,6 +137,8 @@ class Summary:
     datasets, tasks, ks, evaluators, levels
         What the scores hold, in the suite's order; `tasks` by data set, `ks` ascending, `levels`
         of label noise.
+    metrics
+        The shared metrics and those that evaluators declare, by id.
     """
 
     def __init__(self, results: Results) -> None:
@@ -152,6 +154,7 @@ class Summary:
         self.tasks = {name: self._tasks_of(name) for name in self.datasets}
         self.ks = tuple(sorted({place.k for place, _ in self.scores if place.k is not None}))
         self.evaluators = self._evaluators()
+        self.metrics = results.evaluators.metrics
         self.levels = suite.noise_levels
 
     def _tasks_of(self, dataset: str) -> tuple[str, ...]:
@@ -162,7 +165,8 @@ class Summary:
 
     def _evaluators(self) -> tuple[EvaluatorRef, ...]:
         found = {entrant.evaluator.variant: entrant.evaluator for _, entrant in self.scores}
-        known = [EvaluatorRef.of(e.evaluator, e.params) for e in self.results.suite.evaluators]
+        every, suite = self.results.evaluators, self.results.suite
+        known = [EvaluatorRef.of(e.evaluator, e.params, every) for e in suite.evaluators]
         return tuple(found[name] for name in ordered(found, [ref.variant for ref in known]))
 
     @cached_property

@@ -10,7 +10,7 @@ from panelbench.report import choice
 from panelbench.report.grid import Cell, Grid, Mark
 from panelbench.report.results import Size, size_name
 from panelbench.report.summary import Entrant, Place, Score, Summary
-from panelbench.scoring.metrics import METRICS, Metric, metric
+from panelbench.scoring.metrics import Metric, metric
 from panelbench.suite.specs import CLEAN, TableSpec
 
 Column = tuple[Place, Metric]
@@ -39,6 +39,8 @@ def specs(summary: Summary) -> tuple[TableSpec, ...]:
         return suite.tables
     kinds = summary.kinds()
     names = {"classification": "f1_macro", "regression": "pearson", "expression": "l2"}
+    for item in summary.metrics.values():
+        names.setdefault(item.kind, item.id)
     found = [name for kind, name in names.items() if kind in kinds]
     return tuple(TableSpec(name=name.replace("_", "-"), metrics=(name,)) for name in found)
 
@@ -74,7 +76,7 @@ def metric_grid(summary: Summary, spec: TableSpec) -> Grid:
             row.append(Cell(count_models(summary, spec, entrant)))
     return Grid(
         name=spec.name,
-        title=spec.title or title_of(spec),
+        title=spec.title or title_of(summary, spec),
         header=header,
         rows=tuple(tuple(row) for row in body),
         caption=caption(summary, columns, fixed, entrants),
@@ -105,13 +107,13 @@ def _sizes(summary: Summary, spec: TableSpec) -> list[Size]:
 
 def entrants_of(summary: Summary, spec: TableSpec) -> list[Entrant]:
     """Rows of a table."""
-    kinds = {metric(name, choice.where(spec)).kind for name in spec.metrics}
+    kinds = {metric(name, choice.where(spec), summary.metrics).kind for name in spec.metrics}
     return choice.entrants(summary, spec, kinds)
 
 
 def columns_of(summary: Summary, spec: TableSpec) -> list[Column]:
     """Columns of a table: where scores stand, and which metric."""
-    items = [metric(name, choice.where(spec)) for name in spec.metrics]
+    items = [metric(name, choice.where(spec), summary.metrics) for name in spec.metrics]
     return [
         (place, item)
         for place in places(summary, spec)
@@ -154,9 +156,9 @@ def header_of(
     return (stub, *(tuple(text[level] for level in shown) for text in texts)), fixed
 
 
-def title_of(spec: TableSpec) -> str:
+def title_of(summary: Summary, spec: TableSpec) -> str:
     """Title of a table that has none: its metrics."""
-    return ", ".join(METRICS[name].label for name in spec.metrics)
+    return ", ".join(summary.metrics[name].label for name in spec.metrics)
 
 
 def caption(
@@ -296,7 +298,8 @@ def record_lines(
     score: Score,
 ) -> list[dict[str, Any]]:
     """Every metric that was measured of a score, one line each, for the table's CSV."""
-    asked = [name for name in spec.metrics if METRICS[name].kind in (score.kind, "panel")]
+    known = summary.metrics
+    asked = [name for name in spec.metrics if known[name].kind in (score.kind, "panel")]
     found = {name for values in score.metrics for name in values} | {*asked}
     return [
         {
@@ -316,11 +319,11 @@ def record_lines(
             "planned": score.planned,
             "problems": "; ".join(map(str, score.problems)),
         }
-        for name in [*(n for n in METRICS if n in found), *sorted(found - {*METRICS})]
+        for name in [*(n for n in known if n in found), *sorted(found - {*known})]
     ]
 
 
 def main_metric(summary: Summary) -> Metric:
     """The metric by which a suite ranks: that of its first table."""
     chosen = specs(summary)
-    return METRICS[chosen[0].metrics[0]] if chosen else METRICS["f1_macro"]
+    return summary.metrics[chosen[0].metrics[0] if chosen else "f1_macro"]

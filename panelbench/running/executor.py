@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +29,6 @@ from panelbench.running.progress import Reporter
 from panelbench.running.settings import Settings
 from panelbench.running.states import StageSummary, State, States
 from panelbench.running.supervisor import SCRATCH, Outcome, Worker
-from panelbench.scoring.evaluators import EVALUATORS
 from panelbench.stages.panel import panel_digest, panel_of
 from panelbench.suite.plan import stage_module
 from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Run, SelectRun
@@ -155,7 +155,7 @@ class Executor:
             else:
                 summary.count(state)
         # Long runs first, so that the last one does not keep a single core busy alone.
-        todo.sort(key=_expected_minutes, reverse=True)
+        todo.sort(key=_length, reverse=True)
         with Reporter(stage, len(todo), quiet=self.settings.quiet) as reporter:
 
             def one(run: Run) -> tuple[Run, Outcome | None]:
@@ -259,6 +259,7 @@ class Executor:
             ),
             "code": {stage_module(run): run.identity["code"]},
             "methods_dirs": settings.methods_dirs,
+            "evaluators_dirs": settings.evaluators_dirs,
         }
 
     def _select_job(self, run: SelectRun, attempt: str) -> RunJob:
@@ -275,11 +276,11 @@ class Executor:
         selection = self.states.select(run.select).record
         assert selection is not None
         # A built-in predictor belongs to one attempt; a panel may come from any.
-        own = EVALUATORS[run.evaluator].reads != "panel"
+        evaluator, own = run.declared, run.declared.own
         panel = panel_digest(panel_of(selection.result["ranking"], run.k))
         place = selection.address
         return RunJob(
-            **self._job(run, attempt, _EVALUATION_MINUTES, _EVALUATION_MEMORY_GB),
+            **self._job(run, attempt, evaluator.minutes, evaluator.memory_gb),
             cache_key=f"{run.key}-{selection.attempt if own else panel}",
             selection=Attempt(place.dataset, place.method, place.key, selection.attempt),
             preload=tuple(getattr(run.select.declared, "libraries", ())) if own else (),
@@ -321,10 +322,6 @@ class Executor:
             self._workers.put(worker)
 
 
-_EVALUATION_MINUTES = 120.0
-_EVALUATION_MEMORY_GB = 16.0
-
-
 def _seed(run: Run) -> int:
     return run.question.seed
 
@@ -341,10 +338,10 @@ def _folds(plan: Plan) -> list[tuple[Dataset, dict[str, int]]]:
     return list(found.values())
 
 
-def _expected_minutes(run: Run) -> float:
-    if isinstance(run, SelectRun):
-        return float(getattr(run.declared, "minutes", 0.0))
-    return float(run.k or 10**6)
+def _length(run: Run) -> tuple[float, float]:
+    """How long a run may take by its declaration, then the size of the panel."""
+    minutes = float(getattr(run.declared, "minutes", 0.0))
+    return minutes, 0.0 if isinstance(run, SelectRun) else float(run.k or inf)
 
 
 def remove_scratch() -> None:

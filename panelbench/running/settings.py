@@ -21,8 +21,8 @@ class Settings:
         Folders of the records and of what can be computed again.
     mirrors
         Folders in which files are looked for before they are downloaded.
-    methods_dirs
-        Folders with further methods.
+    methods_dirs, evaluators_dirs
+        Folders with further methods and evaluators.
     jobs
         Runs at a time; None means one per usable core.
     device
@@ -39,6 +39,7 @@ class Settings:
     cache: Path
     mirrors: tuple[Path, ...] = ()
     methods_dirs: tuple[Path, ...] = ()
+    evaluators_dirs: tuple[Path, ...] = ()
     jobs: int | None = None
     device: str = "auto"
     retry: frozenset[str] = frozenset()

@@ -160,15 +160,20 @@ def _toolbox(order: Order, job: RunJob, cells: list[AnnData], send: Send) -> Too
 def _check_code(job: RunJob) -> None:
     """Stop when the code at hand is not the code that was planned."""
     from panelbench.records.code import code_digest
-    from panelbench.registry import discover
+    from panelbench.registry import discover, discover_evaluators
     from panelbench.stages.questions import SelectQuestion
 
     found = {module: code_digest(module) for module in job.code}
     planned = dict(job.code)
-    if isinstance(job.question, SelectQuestion):
-        name = f"method {job.question.method}"
-        found[name] = discover(job.methods_dirs).source_digest(job.question.method)
-        planned[name] = job.identity["source"]
+    question = job.question
+    if isinstance(question, SelectQuestion):
+        name = f"method {question.method}"
+        found[name] = discover(job.methods_dirs).source_digest(question.method)
+    else:
+        name = f"evaluator {question.evaluator}"
+        evaluators = discover_evaluators(job.evaluators_dirs)
+        found[name] = evaluators.source_digest(question.evaluator)
+    planned[name] = job.identity["source"]
     for name, code in planned.items():
         if found[name] != code:
             raise Fault(f"the code of {name} was changed after the run was planned; run again")
@@ -322,8 +327,10 @@ def serve(parent: int) -> None:
     protocol = os.dup(1)
     os.dup2(2, 1)
     _preload(_PRELOAD)
-    # The shipped methods only: a module of the user's may do anything when it is imported.
-    importlib.import_module("panelbench.registry").discover()
+    # What ships only: a module of the user's may do anything when it is imported.
+    registry = importlib.import_module("panelbench.registry")
+    registry.discover()
+    registry.discover_evaluators()
     held = _Held()
     gc.freeze()
     for line in sys.stdin.buffer:

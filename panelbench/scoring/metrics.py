@@ -7,85 +7,73 @@ the cells at hand (the AUROC of a class without test cells) is left out, never i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from math import inf
 
 import numpy as np
 
 from panelbench.errors import UnknownName
+from panelbench.evaluator import Metric as Metric
 from panelbench.scoring.panel_metrics import Stability as Stability
 from panelbench.scoring.panel_metrics import jaccard as jaccard
 from panelbench.scoring.panel_metrics import marker_recovery as marker_recovery
 from panelbench.scoring.panel_metrics import redundancy as redundancy
 from panelbench.scoring.panel_metrics import stability as stability
 
-MetricKind = Literal["classification", "regression", "expression", "panel"]
+CLASSIFICATION = (
+    Metric("accuracy", "Accuracy", "classification"),
+    Metric("balanced_accuracy", "Balanced accuracy", "classification"),
+    Metric("f1_macro", "Macro F1", "classification"),
+    Metric("f1_weighted", "Weighted F1", "classification"),
+    Metric("auroc", "AUROC", "classification"),
+    Metric("auprc", "AUPRC", "classification"),
+)
+"""What `classification` gives."""
 
+REGRESSION = (
+    Metric("pearson", "Pearson r", "regression", percent=False, low=-1.0),
+    Metric("r2", "R²", "regression", percent=False, low=-inf),
+    Metric("mse", "MSE", "regression", higher_is_better=False, percent=False, high=inf),
+)
+"""What `regression` gives."""
 
-@dataclass(frozen=True)
-class Metric:
-    """How a metric is named and read.
+EXPRESSION = (
+    Metric("l2", "ℓ2", "expression", higher_is_better=False, percent=False, high=inf),
+    Metric("l1", "ℓ1", "expression", higher_is_better=False, percent=False, high=inf),
+    Metric("l2_cell", "ℓ2 per cell", "expression", False, percent=False, high=inf),
+    Metric("explained_variance", "Explained variance", "expression", percent=False, low=-inf),
+    Metric("jaccard_variable", "Jaccard of variable genes", "expression", percent=False),
+    Metric("spearman_variance", "Spearman of variances", "expression", percent=False, low=-1.0),
+)
+"""How well all genes are reconstructed (see `panelbench.scoring.reconstruction`)."""
 
-    Attributes
-    ----------
-    id, label
-        Name in suites and records; name in tables.
-    kind
-        What it scores: a classification task, a regression task, reconstructed expression of all
-        genes, or the panel itself.
-    higher_is_better
-        Direction.
-    percent
-        Shown in percent with one decimal; otherwise as it is, with three.
-    """
-
-    id: str
-    label: str
-    kind: MetricKind
-    higher_is_better: bool = True
-    percent: bool = True
-
+PANEL = (
+    Metric("jaccard", "Jaccard over seeds", "panel", percent=False),
+    Metric("stability", "Stability", "panel", percent=False, low=-inf),
+    Metric("redundancy", "Redundancy", "panel", higher_is_better=False, percent=False),
+    Metric("marker_recall", "Markers recovered", "panel"),
+    Metric("marker_precision", "Panel genes that are markers", "panel"),
+    Metric("marker_classes", "Cell types with a marker", "panel"),
+)
+"""What the report computes of the panels themselves."""
 
 METRICS: dict[str, Metric] = {
-    metric.id: metric
-    for metric in (
-        Metric("accuracy", "Accuracy", "classification"),
-        Metric("balanced_accuracy", "Balanced accuracy", "classification"),
-        Metric("f1_macro", "Macro F1", "classification"),
-        Metric("f1_weighted", "Weighted F1", "classification"),
-        Metric("auroc", "AUROC", "classification"),
-        Metric("auprc", "AUPRC", "classification"),
-        Metric("pearson", "Pearson r", "regression", percent=False),
-        Metric("r2", "R²", "regression", percent=False),
-        Metric("mse", "MSE", "regression", higher_is_better=False, percent=False),
-        Metric("l2", "ℓ2", "expression", higher_is_better=False, percent=False),
-        Metric("l1", "ℓ1", "expression", higher_is_better=False, percent=False),
-        Metric("l2_cell", "ℓ2 per cell", "expression", higher_is_better=False, percent=False),
-        Metric("explained_variance", "Explained variance", "expression", percent=False),
-        Metric("jaccard_variable", "Jaccard of variable genes", "expression", percent=False),
-        Metric("spearman_variance", "Spearman of variances", "expression", percent=False),
-        Metric("jaccard", "Jaccard over seeds", "panel", percent=False),
-        Metric("stability", "Stability", "panel", percent=False),
-        Metric("redundancy", "Redundancy", "panel", higher_is_better=False, percent=False),
-        Metric("marker_recall", "Markers recovered", "panel"),
-        Metric("marker_precision", "Panel genes that are markers", "panel"),
-        Metric("marker_classes", "Cell types with a marker", "panel"),
-    )
+    metric.id: metric for metric in (*CLASSIFICATION, *REGRESSION, *EXPRESSION, *PANEL)
 }
+"""The metrics that all share, by id; evaluators may declare further ones."""
 
 
-def metric(name: str, where: str = "") -> Metric:
-    """Look a metric up.
+def metric(name: str, where: str = "", known: Mapping[str, Metric] = METRICS) -> Metric:
+    """Look a metric up, among the shared ones or others.
 
     Raises
     ------
     UnknownName
         With the near matches.
     """
-    if name not in METRICS:
-        raise UnknownName("metric", name, METRICS, where)
-    return METRICS[name]
+    if name not in known:
+        raise UnknownName("metric", name, known, where)
+    return known[name]
 
 
 # -- classification ---------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The evaluate stage: score a panel, or what was trained with it, on the test cells."""
+"""The evaluate stage: hand a panel and the cells to an evaluator, check what comes back."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench.errors import MethodError, NotApplicable
-from panelbench.method import Matrix, Method, Needs, Predictor, Target
+from panelbench.errors import EvaluatorError, MethodError, NotApplicable
+from panelbench.evaluator import Cells, Evaluation, Evaluator, Scores, Trained
+from panelbench.method import Target
 from panelbench.params import validated
-from panelbench.registry import discover
-from panelbench.scoring import embeddings as views
-from panelbench.scoring import metrics, reconstruction
-from panelbench.scoring.evaluators import EVALUATORS
+from panelbench.records.keys import library_versions
+from panelbench.registry import discover, discover_evaluators
 from panelbench.stages.panel import panel_digest, panel_of
 from panelbench.stages.questions import EvaluateQuestion
 from panelbench.stages.selection import labels_of, outputs
@@ -38,173 +37,174 @@ def score_panel(question: EvaluateQuestion, tools: Toolbox) -> Measured:
     -------
     Result (metrics, results by class, notes), coordinates for pictures, and what it cost.
     """
-    arrays: dict[str, np.ndarray] = {}
-    selection = tools.selection
-    assert selection is not None
+    evaluator = discover_evaluators(tools.evaluators_dirs).get(question.evaluator)
+    params = validated(evaluator.params, question.params, f"evaluator {evaluator.id}")
+    missing = [n for n, found in library_versions(evaluator.libraries).items() if found is None]
+    if missing:
+        raise NotApplicable(f"needs {', '.join(missing)}: pip install {' '.join(missing)}")
+    given = at_hand(question, tools, evaluator, params)
+    with tools.meter() as meter:
+        scores = evaluator.score(given, params)
+    check(scores, evaluator, given)
+    assert tools.selection is not None
+    result = {
+        **stored(scores),
+        "classes": list(given.classes),
+        "panel": panel_digest(given.panel),
+        "panel_size": len(given.panel),
+        "genes_read": len(given.trained.genes if given.trained else given.panel),
+        "selection": tools.selection.attempt,
+        "train_cells": given.train.n_cells,
+        "test_cells": given.test.n_cells,
+    }
+    return meter.measured(result, dict(scores.arrays))
+
+
+# -- what is at hand -----------------------------------------------------------------------
+
+
+def at_hand(
+    question: EvaluateQuestion, tools: Toolbox, evaluator: Evaluator, params: Any
+) -> Evaluation:
+    """Gather what an evaluator receives.
+
+    Raises
+    ------
+    NotApplicable
+        When no cell has a label on one side of the split, or the data lack what is read.
+    """
+    assert tools.selection is not None
     fold, cells = tools.fold(question.fold, question.seed), tools.prepared()
+    (labels,) = labels_of(cells, [question.task.name])
     train = fold.take(cells, np.sort(np.concatenate([fold.train, fold.validation])))
     test = fold.take(cells, fold.test)
-    (labels,) = labels_of(cells, [question.task.name])
     truth_train, truth_test = target(train, labels), target(test, labels)
     if question.noise:
         truth_train = with_noise(truth_train, question.noise, question.seed)
-    train, truth_train = _labelled(train, truth_train)
-    test, truth_test = _labelled(test, truth_test)
-    if not len(truth_test.values) or not len(truth_train.values):
+    sides = _side(train, truth_train), _side(test, truth_test)
+    if not all(side.n_cells for side in sides):
         raise NotApplicable(f"no cell has a label for {labels.name} on one side of the split")
-    panel = panel_of(selection.result["ranking"], question.k)
-    evaluator, reads = EVALUATORS[question.evaluator], len(panel)
-    params = validated(evaluator.params, question.params, f"evaluator {evaluator.id}")
-    with tools.meter() as meter:
-        if evaluator.reads == "predictor":
-            method, predictor = _predictor(tools, params.mode)
-            X = _dense(_columns(test, method.needs, list(predictor.genes)))
-            scores, reads = _scores(truth_test, outputs(predictor, truth_test, X)), X.shape[1]
-        elif evaluator.reads == "reconstruction":
-            method, predictor = _predictor(tools)
-            again, reads = _own_reconstruction(method, predictor, test), len(predictor.genes)
-            scores, arrays = _expression_scores(truth_test, test, again, method.needs)
-        elif evaluator.kind == "expression":
-            known, given = (_dense(_columns(side, "prepared", panel)) for side in (train, test))
-            again = reconstruction.linear(known, _dense(expression(train, "prepared")), given)
-            scores, arrays = _expression_scores(truth_test, test, again, "prepared")
-        elif evaluator.kind == "view":
-            scores, arrays = _view(question.seed, params, panel, test, truth_test)
-        else:
-            predicted = _downstream(question, tools, panel, train, truth_train, test)
-            scores = _scores(truth_test, predicted)
-    result = {
-        **scores,
-        "panel": panel_digest(panel),
-        "panel_size": len(panel),
-        "genes_read": reads,
-        "selection": selection.attempt,
-        "train_cells": len(truth_train.values),
-        "test_cells": len(truth_test.values),
-    }
-    return meter.measured(result, arrays)
-
-
-def _labelled(cells: AnnData, labels: Target) -> tuple[AnnData, Target]:
-    """Cells that have the label."""
-    seen = labels.observed
-    if seen.all():
-        return cells, labels
-    return cells[seen], replace(labels, values=labels.values[seen])
-
-
-def _columns(cells: AnnData, needs: Needs, genes: list[str]) -> Matrix:
-    """Expression of some genes, in the order asked for."""
-    position = {gene: column for column, gene in enumerate(cells.var_names)}
-    X = expression(cells, needs)
-    found: Matrix = X[:, [position[gene] for gene in genes]]
-    return found
-
-
-def _downstream(
-    question: EvaluateQuestion,
-    tools: Toolbox,
-    panel: list[str],
-    train: AnnData,
-    truth: Target,
-    test: AnnData,
-) -> np.ndarray:
-    evaluator = EVALUATORS[question.evaluator]
-    if evaluator.fit_predict is None:
-        raise NotApplicable(f"{evaluator.id} trains nothing")
-    return evaluator.fit_predict(
-        _columns(train, "prepared", panel),
-        truth.values,
-        _columns(test, "prepared", panel),
-        kind=truth.kind,
-        n_classes=len(truth.classes),
+    if evaluator.reads == "features" and sides[0].inputs is None:
+        raise NotApplicable("needs features of the cells, which the data set does not have")
+    return Evaluation(
+        panel=tuple(panel_of(tools.selection.result["ranking"], question.k)),
+        train=sides[0],
+        test=sides[1],
         seed=question.seed,
+        trained=_trained(tools, getattr(params, "mode", "")) if evaluator.own else None,
         n_jobs=tools.n_jobs,
-        params=validated(evaluator.params, question.params, f"evaluator {evaluator.id}"),
+        progress=tools.progress,
     )
 
 
-def _dense(X: Matrix) -> np.ndarray:
-    return X if isinstance(X, np.ndarray) else np.asarray(X.toarray())
+def _side(cells: AnnData, labels: Target) -> Cells:
+    """The cells that have the label."""
+    seen = labels.observed
+    if not seen.all():
+        cells, labels = cells[seen], replace(labels, values=labels.values[seen])
+    return Cells(
+        genes=np.asarray(cells.var_names, dtype=str),
+        target=labels,
+        read=lambda needs: expression(cells, needs),
+        inputs=np.asarray(cells.obsm["inputs"]) if "inputs" in cells.obsm else None,
+        groups=np.asarray(cells.obs["group"], dtype=str) if "group" in cells.obs else None,
+    )
 
 
-def _predictor(tools: Toolbox, mode: str = "") -> tuple[Method, Predictor]:
-    """The predictor that a selection left, in one of its modes."""
+def _trained(tools: Toolbox, mode: str) -> Trained:
+    """What the selection's method trained, in one of its modes.
+
+    Raises
+    ------
+    MethodError
+        When it left no predictor. The functions raise it too, when what it gives has the wrong
+        shape, is no probability or is not finite.
+    """
     assert tools.selection is not None
     method = discover(tools.methods_dirs).get(tools.selection.address.method)
-    stored = tools.selection.result.get("predictor")
-    if method.predictor is None or stored is None:
+    saved = tools.selection.result.get("predictor")
+    if method.predictor is None or saved is None:
         raise MethodError("its selection left no predictor")
-    predictor: Any = method.predictor.load(tools.arrays(), stored["facts"])
-    return method, predictor.in_mode(mode) if mode else predictor
+    loaded: Any = method.predictor.load(tools.arrays(), saved["facts"])
+    predictor = loaded.in_mode(mode) if mode else loaded
+    genes = tuple(predictor.genes)
+
+    def predict(cells: Cells) -> np.ndarray:
+        return outputs(predictor, cells.target, cells.dense(genes, method.needs))
+
+    def reconstruct(cells: Cells) -> np.ndarray:
+        again = np.asarray(predictor.reconstruct(cells.dense(genes, method.needs)))
+        shape = (cells.n_cells, len(cells.genes))
+        if again.shape != shape or not np.isfinite(again).all():
+            raise MethodError(f"its reconstruction has shape {again.shape}, or is not finite; "
+                              f"expected {shape}")  # fmt: skip
+        return again
+
+    return Trained(genes, method.needs, predict, reconstruct)
 
 
-def _own_reconstruction(method: Method, predictor: Any, test: AnnData) -> np.ndarray:
-    X = _dense(_columns(test, method.needs, list(predictor.genes)))
-    again = np.asarray(predictor.reconstruct(X))
-    if again.shape != (test.n_obs, test.n_vars) or not np.isfinite(again).all():
-        raise MethodError(f"its reconstruction has shape {again.shape}, or is not finite; "
-                          f"expected {(test.n_obs, test.n_vars)}")  # fmt: skip
-    return again
+# -- what comes back -----------------------------------------------------------------------
 
 
-def _expression_scores(
-    truth: Target, test: AnnData, again: np.ndarray, needs: Needs
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Metrics of reconstructed expression, over all test cells and class by class.
+def check(scores: Scores, evaluator: Evaluator, given: Evaluation) -> None:
+    """Hold an evaluator to its contract.
 
-    Counts are compared as the MarkerMap paper does: variances as they are, distances between
-    logarithms that are standardised over the whole matrix.
+    Raises
+    ------
+    EvaluatorError
+        When it gives metrics that it did not declare, that are not finite or out of their range,
+        classes that do not exist, or arrays that cannot be what they are called.
     """
-    X = _dense(expression(test, needs))
-    near, far = X, again
-    if needs == "counts":
-        far, near = (reconstruction.standardised_logs(item, X) for item in (again, X))
+    if not isinstance(scores, Scores):
+        raise EvaluatorError(f"returned {type(scores).__name__}, not Scores")
+    _check_metrics(scores.metrics, evaluator, "")
+    unknown = {*scores.by_class, *scores.per_class_f1} - {*given.classes}
+    if unknown:
+        raise EvaluatorError(f"scored the class {min(unknown)!r}, which does not exist")
+    for name, values in scores.by_class.items():
+        _check_metrics(values, evaluator, f" of class {name!r}")
+    n = len(given.classes)
+    if scores.confusion is not None and np.shape(scores.confusion) != (n, n):
+        raise EvaluatorError(
+            f"its confusion matrix has shape {np.shape(scores.confusion)}, expected {(n, n)}"
+        )
+    if scores.predicted is not None and len(scores.predicted) != given.test.n_cells:
+        raise EvaluatorError(
+            f"predicted {len(scores.predicted)} cells, there are {given.test.n_cells}"
+        )
+    for name, array in scores.arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufU":
+            raise EvaluatorError(f"its array {name!r} is no array of numbers or texts")
 
-    def measured(rows: Any) -> dict[str, float]:
-        return {
-            **reconstruction.distances(near[rows], far[rows]),
-            **reconstruction.variance_agreement(X[rows], again[rows]),
-        }
 
-    codes = truth.values if truth.kind == "classification" else np.zeros(len(X), np.int64)
-    scores = {
-        "metrics": measured(slice(None)),
-        "notes": [],
-        "classes": list(truth.classes),
-        "by_class": {
-            name: measured(codes == code)
-            for code, name in enumerate(truth.classes)
-            if (codes == code).any()
-        },
+def _check_metrics(values: Any, evaluator: Evaluator, whose: str) -> None:
+    declared = {metric.id: metric for metric in evaluator.metrics}
+    for name, value in values.items():
+        if name not in declared:
+            known = ", ".join(declared) or "none"
+            raise EvaluatorError(f"gave the metric {name!r}{whose}, and declares {known}")
+        low, high = declared[name].low, declared[name].high
+        if not np.isfinite(value) or not low - _SLACK <= value <= high + _SLACK:
+            raise EvaluatorError(
+                f"its metric {name!r}{whose} is {value}, not a number from {low} to {high}"
+            )
+
+
+_SLACK = 1e-9
+"""How far rounding may carry a metric out of its range."""
+
+
+def stored(scores: Scores) -> dict[str, Any]:
+    """Scores as the record holds them, less the arrays."""
+    found: dict[str, Any] = {
+        "metrics": _floats(scores.metrics),
+        "notes": list(scores.notes),
+        "per_class_f1": _floats(scores.per_class_f1),
+        "by_class": {name: _floats(values) for name, values in scores.by_class.items()},
+        "confusion": [] if scores.confusion is None else np.asarray(scores.confusion).tolist(),
     }
-    arrays = {
-        "variances": np.stack([reconstruction.variances(item) for item in (X, again)]),
-        "components": views.principal_components(near, far),
-        "codes": codes,
-    }
-    return scores, arrays
+    return {n: value for n, value in found.items() if value or n in ("metrics", "notes")}
 
 
-def _view(
-    seed: int, params: Any, panel: list[str], test: AnnData, truth: Target
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    X = _dense(_columns(test, "prepared", panel))
-    coordinates = views.umap(X, n_neighbors=params.n_neighbors, min_dist=params.min_dist, seed=seed)
-    if truth.kind != "classification":
-        raise NotApplicable("a picture of classes needs a classification task")
-    scores = {"metrics": {}, "notes": [], "classes": list(truth.classes)}
-    return scores, {"umap": coordinates, "codes": truth.values}
-
-
-def _scores(truth: Target, predicted: np.ndarray) -> dict[str, Any]:
-    if truth.kind == "regression":
-        return {"metrics": metrics.regression(truth.values, predicted), "notes": []}
-    guess = predicted.argmax(axis=1)
-    return {
-        "metrics": metrics.classification(truth.values, predicted, truth.classes),
-        "notes": metrics.classification_notes(truth.values, truth.classes),
-        "classes": list(truth.classes),
-        "per_class_f1": metrics.per_class_f1(truth.values, guess, truth.classes),
-        "confusion": metrics.confusion(truth.values, guess, len(truth.classes)).tolist(),
-    }
+def _floats(values: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items()}

@@ -16,7 +16,7 @@ from panelbench.method import Method, NoParams
 from panelbench.params import make_params, params_dict, variant_name
 from panelbench.records.code import code_digest
 from panelbench.records.keys import digest, library_versions
-from panelbench.registry import Broken, Registry
+from panelbench.registry import Broken, Evaluators, Registry, discover_evaluators
 from panelbench.scoring.metrics import metric
 from panelbench.stages.questions import (
     FOLD_FIELDS,
@@ -46,6 +46,7 @@ def make_plan(
     catalogue: Mapping[str, DatasetSpec],
     registry: Registry,
     checksum: Callable[[DatasetSpec], str],
+    evaluators: Evaluators | None = None,
 ) -> Plan:
     """Plan a suite.
 
@@ -60,6 +61,8 @@ def make_plan(
     checksum
         Gives the digest of a data set's source files; an `InputError` from it becomes the data
         set's `problem`, unless it is the only data set.
+    evaluators
+        Evaluators by id; those that ship and those of installed packages by default.
 
     Raises
     ------
@@ -69,22 +72,23 @@ def make_plan(
     datasets = tuple(_dataset(entry, catalogue, checksum, suite) for entry in suite.datasets)
     if datasets and all(item.problem for item in datasets):
         raise InputError(datasets[0].problem)
-    _check_tables(suite, datasets)
+    evaluators = discover_evaluators() if evaluators is None else evaluators
+    _check_tables(suite, datasets, evaluators)
     chosen = [_method(entry, registry, suite) for entry in suite.methods]
-    scorers = [make_scorer(entry, suite, [declared for _, declared, _ in chosen])
-               for entry in suite.evaluators]  # fmt: skip
+    methods = [declared for _, declared, _ in chosen]
+    scorers = [make_scorer(entry, suite, methods, evaluators) for entry in suite.evaluators]
     selections: dict[str, SelectRun] = {}
     evaluations: dict[str, EvaluateRun] = {}
     for dataset in datasets:
         for row, declared, params in chosen:
-            mine = [way for scorer in scorers for way in scorer.ways(declared)]
+            mine = [scorer for each in scorers for scorer in each.for_method(declared)]
             for seed, level in itertools.product(suite.seeds, suite.noise_levels):
                 runs = _selections(suite, dataset, row, declared, params, seed, registry, level)
                 selections |= {run.key: run for run, _ in runs}
                 for run, uses in runs:
-                    for (task, k), way in itertools.product(uses, mine):
-                        if way.scores(run, k):
-                            item = _evaluation(run, way, task, k, level)
+                    for (task, k), scorer in itertools.product(uses, mine):
+                        if scorer.scores(run, k):
+                            item = _evaluation(run, scorer, task, k, level)
                             known = evaluations.get(item.key, item)
                             levels = tuple(dict.fromkeys((*known.levels, level)))
                             evaluations[item.key] = replace(known, levels=levels)
@@ -94,17 +98,18 @@ def make_plan(
         rows=tuple(row for row, _, _ in chosen),
         selections=tuple(selections.values()),
         evaluations=tuple(evaluations.values()),
+        evaluators=evaluators,
     )
 
 
-def _check_tables(suite: SuiteSpec, datasets: Sequence[Dataset]) -> None:
+def _check_tables(suite: SuiteSpec, datasets: Sequence[Dataset], evaluators: Evaluators) -> None:
     """Tables and figures must name what the suite has: an empty table helps nobody."""
     tasks = {task.name for dataset in datasets for task in dataset.tasks}
     items: tuple[TableSpec | FigureSpec, ...] = (*suite.tables, *suite.figures)
     for item in items:
         where = f"suite {suite.name}, {'table' if item in suite.tables else 'figure'} {item.name}"
         for name in item.metrics if isinstance(item, TableSpec) else (item.metric,):
-            metric(name, where)
+            metric(name, where, evaluators.metrics)
         for kind, asked, known in (
             ("data set", item.datasets, {dataset.id for dataset in datasets}),
             ("task", item.tasks, tasks),
@@ -279,8 +284,7 @@ def _evaluation(
     select: SelectRun, scorer: Scorer, task: TaskSpec, k: int | None, level: NoiseLevel
 ) -> EvaluateRun:
     evaluator = scorer.evaluator
-    # Only what is trained here on labels can be given noisy ones.
-    noisy = level.variant == "both" and evaluator.reads == "panel" and not evaluator.kind
+    noisy = level.variant == "both" and evaluator.noisy
     question = EvaluateQuestion(
         select=select.key,
         fold=select.question.fold,
@@ -295,6 +299,8 @@ def _evaluation(
     identity = {
         "stage": "evaluate",
         **asked,
+        "version": evaluator.version,
+        "source": scorer.source,
         "code": code_digest(_EVALUATE),
         "libraries": library_versions(evaluator.libraries),
     }
@@ -305,6 +311,7 @@ def _evaluation(
         identity=identity,
         key=digest(identity),
         question_digest=digest([select.question_digest, {**asked, "select": None, "fold": None}]),
+        declared=evaluator,
         levels=(level,),
     )
 

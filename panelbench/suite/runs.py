@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from panelbench.data.specs import DatasetSpec, TaskSpec
+from panelbench.evaluator import Evaluator
 from panelbench.method import Method
 from panelbench.records.keys import digest
 from panelbench.records.store import Address
-from panelbench.registry import Broken
-from panelbench.scoring.evaluators import EVALUATORS
+from panelbench.registry import Broken, Evaluators
 from panelbench.stages.questions import EvaluateQuestion, SelectQuestion
 from panelbench.suite.specs import CLEAN, NoiseLevel, SuiteSpec
 
@@ -209,6 +209,7 @@ class EvaluateRun:
     identity: Mapping[str, Any]
     key: str
     question_digest: str
+    declared: Evaluator
     levels: tuple[NoiseLevel, ...] = (CLEAN,)
 
     @property
@@ -249,7 +250,7 @@ class EvaluateRun:
     @property
     def kind(self) -> str:
         """What its metrics are about: that of the task, or the evaluator's own."""
-        return EVALUATORS[self.evaluator].kind or self.task.kind
+        return self.declared.kind or self.task.kind
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -290,6 +291,7 @@ class Plan:
     rows: tuple[Row, ...]
     selections: tuple[SelectRun, ...]
     evaluations: tuple[EvaluateRun, ...]
+    evaluators: Evaluators
 
     def shard(self, index: int, count: int) -> Plan:
         """The runs of one of `count` shards; evaluations stay with their selection."""

@@ -1,16 +1,16 @@
-"""Which evaluators of a suite score which runs, and in which ways."""
+"""Which evaluators of a suite score which runs, and in which modes of a predictor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from panelbench.errors import UnknownName
+from panelbench.evaluator import Evaluator
 from panelbench.method import Method
 from panelbench.params import validated, variant_name
-from panelbench.registry import Broken
-from panelbench.scoring.evaluators import EVALUATORS, Evaluator
+from panelbench.registry import Broken, Evaluators
 from panelbench.suite.runs import SelectRun
 from panelbench.suite.specs import EvaluatorEntry, SuiteSpec
 
@@ -20,6 +20,7 @@ class Scorer:
     """An evaluator of the suite with its parameters, and the runs that it is for."""
 
     evaluator: Evaluator
+    source: str
     params: Any
     entry: EvaluatorEntry
 
@@ -37,24 +38,30 @@ class Scorer:
             and (entry.seeds is None or run.seed in entry.seeds)
         )
 
-    def ways(self, declared: Method | Broken) -> list[Scorer]:
-        """In which ways it scores a method: not at all, once, or in each mode of a predictor."""
-        if self.evaluator.reads == "panel":
+    def for_method(self, declared: Method | Broken) -> list[Scorer]:
+        """How it scores a method: not at all, once, or in each mode of the method's predictor."""
+        if not isinstance(declared, Method):
+            return [] if self.evaluator.own else [self]
+        if not self.evaluator.can_score(declared):
+            return []
+        if not has_modes(self.evaluator):
             return [self]
-        if not isinstance(declared, Method) or declared.predictor is None:
-            return []
-        if self.evaluator.reads == "reconstruction":
-            return [self] if declared.reconstructs else []
-        if not declared.supervised:
-            return []
         if self.params.mode:
             return [self] if self.params.mode in declared.modes else []
         return [self, *(replace(self, params=replace(self.params, mode=mode))
                         for mode in declared.modes[1:])]  # fmt: skip
 
 
+def has_modes(evaluator: Evaluator) -> bool:
+    """Whether an evaluator scores each mode of a predictor."""
+    return evaluator.own and "mode" in {item.name for item in fields(evaluator.params)}
+
+
 def make_scorer(
-    entry: EvaluatorEntry, suite: SuiteSpec, methods: Sequence[Method | Broken]
+    entry: EvaluatorEntry,
+    suite: SuiteSpec,
+    methods: Sequence[Method | Broken],
+    evaluators: Evaluators,
 ) -> Scorer:
     """Check an entry of a suite.
 
@@ -66,20 +73,22 @@ def make_scorer(
         The suite, for its methods and panel sizes.
     methods
         What its methods declare, for the modes of their predictors.
+    evaluators
+        Evaluators by id.
 
     Raises
     ------
     ConfigError
-        For an unknown evaluator, parameter, mode, method or panel size.
+        For an evaluator that is unknown or cannot be imported, and for an unknown parameter, mode,
+        method or panel size.
     """
-    if entry.evaluator not in EVALUATORS:
-        raise UnknownName("evaluator", entry.evaluator, EVALUATORS, f"suite {suite.name}")
+    evaluator = evaluators.get(entry.evaluator, f"suite {suite.name}")
     where = f"evaluator {entry.evaluator} in suite {suite.name}"
-    evaluator = EVALUATORS[entry.evaluator]
     params = validated(evaluator.params, entry.params, where)
-    modes = {mode for item in methods if isinstance(item, Method) for mode in item.modes}
-    if getattr(params, "mode", "") not in modes | {""}:
-        raise UnknownName("mode of a predictor", params.mode, modes, where)
+    if has_modes(evaluator):
+        modes = {mode for item in methods if isinstance(item, Method) for mode in item.modes}
+        if params.mode not in modes | {""}:
+            raise UnknownName("mode of a predictor", params.mode, modes, where)
     for kind, asked, known in (
         ("method", entry.methods or (), {item.method for item in suite.methods}),
         ("k", map(str, entry.ks or ()), set(map(str, suite.ks))),
@@ -87,4 +96,4 @@ def make_scorer(
         for name in asked:
             if name not in known:
                 raise UnknownName(kind, name, known, where)
-    return Scorer(evaluator, params, entry)
+    return Scorer(evaluator, evaluators.source_digest(evaluator.id), params, entry)
