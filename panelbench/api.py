@@ -62,7 +62,7 @@ class Done:
         return exit_code(state.status for _, state in self.states)
 
 
-def plan_for(request: Request, settings: Settings) -> Plan:
+def plan_for(request: Request, settings: Settings, shard: tuple[int, int] | None = None) -> Plan:
     """Plan a request; nothing is run.
 
     Raises
@@ -77,7 +77,15 @@ def plan_for(request: Request, settings: Settings) -> Plan:
 
     registry = discover(settings.methods_dirs)
     evaluators = discover_evaluators(settings.evaluators_dirs)
-    return make_plan(request.resolve(), request.catalogue(), registry, checksum, evaluators)
+    return make_plan(
+        request.resolve(),
+        request.catalogue(),
+        registry,
+        checksum,
+        evaluators,
+        request.max_runs,
+        shard,
+    )
 
 
 def perform(
@@ -109,18 +117,17 @@ def perform(
     InputError
         When nothing can be run: bad options, or no data set can be had.
     """
-    plan = plan_for(request, settings)
+    plan = plan_for(request, settings, shard)
     limits = plan.suite.limits
     settings = replace(
         settings,
         time_limit=settings.time_limit or limits.time,
         memory_limit=settings.memory_limit or limits.memory,
     )
-    part = plan if shard is None else plan.shard(*shard)
-    done = Done(part)
-    if out is not None and len(part.selections) != 1:
+    done = Done(plan)
+    if out is not None and len(plan.selections) != 1:
         raise ConfigError(
-            f"--out takes one panel, and {len(part.selections)} selections are asked for: give "
+            f"--out takes one panel, and {len(plan.selections)} selections are asked for: give "
             "one --method, --task, --k and --seed"
         )
     wanted = set(stages)
@@ -133,19 +140,19 @@ def perform(
 
     with Executor(settings) as executor:
         if wanted & {"preprocess", "select", "evaluate"}:
-            finish(executor.preprocess(part))
-            _check_problems(part, executor.states.problems)
+            finish(executor.preprocess(plan))
+            _check_problems(plan, executor.states.problems)
             if request.panel is not None:
-                _check_panel(request.panel, part, executor)
+                _check_panel(request.panel, plan, executor)
         if "select" in wanted:
-            finish(executor.select(part))
+            finish(executor.select(plan))
         if out is not None:
-            _write_panel(part.selections[0], executor.states, out)
+            _write_panel(plan.selections[0], executor.states, out)
         if "evaluate" in wanted:
-            finish(executor.evaluate(part))
+            finish(executor.evaluate(plan))
         runs: list[Run] = []
-        runs += part.selections if "select" in wanted else ()
-        runs += part.evaluations if "evaluate" in wanted else ()
+        runs += plan.selections if "select" in wanted else ()
+        runs += plan.evaluations if "evaluate" in wanted else ()
         done.states = [(run, executor.states.of(run)) for run in runs]
     if "report" in wanted and shard is None:
         done.results, done.report = report(plan, settings)
@@ -173,8 +180,7 @@ def inspect(
 ) -> list[tuple[Run, State]]:
     """Where every run of a request stands; nothing is run."""
     states = States(Store(settings.results), settings.retry)
-    plan = plan_for(request, settings)
-    plan = plan if shard is None else plan.shard(*shard)
+    plan = plan_for(request, settings, shard)
     runs: list[Run] = [*plan.selections, *plan.evaluations]
     return [(run, states.explain(run)) for run in runs]
 

@@ -17,6 +17,11 @@ KEY_LENGTH = 32
 """Hexadecimal digits kept of a SHA-256 digest: 128 bits, short enough for folder names."""
 
 
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+)
+
+
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces; the same text for equal values on every machine.
 
@@ -25,9 +30,7 @@ def canonical(value: Any) -> str:
     TypeError, ValueError
         For what JSON cannot hold exactly (arrays, sets, NaN).
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
+    return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:

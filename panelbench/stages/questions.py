@@ -7,7 +7,8 @@ made from every field here, so that a field cannot be read and be missing from t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 from panelbench.data.specs import DatasetSpec, TaskSpec
@@ -98,10 +99,17 @@ class EvaluateQuestion:
 
 
 def _plain(question: SelectQuestion | EvaluateQuestion) -> dict[str, Any]:
-    fields = asdict(question)
-    for name, value in fields.items():
+    found: dict[str, Any] = {}
+    for item in fields(question):
+        value = getattr(question, item.name)
         if isinstance(value, TaskSpec):
-            fields[name] = value.model_dump(mode="json")
+            value = _task(value)
         elif isinstance(value, tuple):
-            fields[name] = [item.model_dump(mode="json") for item in value]
-    return fields
+            value = [_task(each) for each in value]
+        found[item.name] = value
+    return found
+
+
+@lru_cache(maxsize=256)
+def _task(task: TaskSpec) -> dict[str, Any]:
+    return task.model_dump(mode="json")

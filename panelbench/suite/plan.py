@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from panelbench.data.catalogue import find_dataset
@@ -12,7 +14,7 @@ from panelbench.data.read import reader_module
 from panelbench.data.recipes import resolve
 from panelbench.data.specs import DatasetSpec, TaskSpec
 from panelbench.errors import ConfigError, InputError, UnknownName
-from panelbench.method import Method, NoParams
+from panelbench.method import Method
 from panelbench.params import make_params, params_dict, variant_name
 from panelbench.records.code import code_digest
 from panelbench.records.keys import digest, library_versions
@@ -40,6 +42,9 @@ from panelbench.suite.specs import (
 _PREPARE, _FOLD = "panelbench.stages.preprocess", "panelbench.stages.fold"
 _SELECT, _EVALUATE = "panelbench.stages.selection", "panelbench.stages.evaluation"
 
+MAX_RUNS = 1_000_000
+"""Runs of a suite beyond which planning asks back."""
+
 
 def make_plan(
     suite: SuiteSpec,
@@ -47,6 +52,8 @@ def make_plan(
     registry: Registry,
     checksum: Callable[[DatasetSpec], str],
     evaluators: Evaluators | None = None,
+    max_runs: int = MAX_RUNS,
+    shard: tuple[int, int] | None = None,
 ) -> Plan:
     """Plan a suite.
 
@@ -63,43 +70,58 @@ def make_plan(
         set's `problem`, unless it is the only data set.
     evaluators
         Evaluators by id; those that ship and those of installed packages by default.
+    max_runs
+        A larger grid is an error: it is rarely meant, and takes long to plan.
+    shard
+        ``(i, n)``: only the runs of shard i of n; evaluations stay with their selection.
 
     Raises
     ------
     ConfigError
-        For unknown data sets, tasks, methods, parameters or evaluators.
+        For a grid that is too large, and for unknown data sets, tasks, methods, parameters or
+        evaluators.
     """
-    datasets = tuple(_dataset(entry, catalogue, checksum, suite) for entry in suite.datasets)
+    found = [_dataset(entry, catalogue, checksum, suite) for entry in suite.datasets]
+    datasets = [dataset for dataset, _ in found]
     if datasets and all(item.problem for item in datasets):
         raise InputError(datasets[0].problem)
+    _check_size(suite, datasets, max_runs)
     evaluators = discover_evaluators() if evaluators is None else evaluators
     _check_tables(suite, datasets, evaluators)
-    chosen = [_method(entry, registry, suite) for entry in suite.methods]
-    methods = [declared for _, declared, _ in chosen]
+    entrants = [_entrant(entry, registry, suite) for entry in suite.methods]
+    methods = [entrant.declared for entrant in entrants]
     scorers = [make_scorer(entry, suite, methods, evaluators) for entry in suite.evaluators]
-    selections: dict[str, SelectRun] = {}
-    evaluations: dict[str, EvaluateRun] = {}
-    for dataset in datasets:
-        for row, declared, params in chosen:
-            mine = [scorer for each in scorers for scorer in each.for_method(declared)]
-            for seed, level in itertools.product(suite.seeds, suite.noise_levels):
-                runs = _selections(suite, dataset, row, declared, params, seed, registry, level)
-                selections |= {run.key: run for run, _ in runs}
-                for run, uses in runs:
-                    for (task, k), scorer in itertools.product(uses, mine):
-                        if scorer.scores(run, k):
-                            item = _evaluation(run, scorer, task, k, level)
-                            known = evaluations.get(item.key, item)
-                            levels = tuple(dict.fromkeys((*known.levels, level)))
-                            evaluations[item.key] = replace(known, levels=levels)
+    code = _Code(registry)
+    planned = tuple(_with_keys(dataset, source, code) for dataset, source in found)
+    runs = _Runs(suite, code)
+    for dataset in planned:
+        for entrant in entrants:
+            mine = [scorer for each in scorers for scorer in each.for_method(entrant.declared)]
+            runs.add(dataset, entrant, mine)
+    if shard is not None:
+        runs.keep(*shard)
+    runs.evaluate()
     return Plan(
         suite=suite,
-        datasets=datasets,
-        rows=tuple(row for row, _, _ in chosen),
-        selections=tuple(selections.values()),
-        evaluations=tuple(evaluations.values()),
+        datasets=planned,
+        rows=tuple(entrant.row for entrant in entrants),
+        selections=tuple(runs.selections.values()),
+        evaluations=tuple(runs.evaluations.values()),
         evaluators=evaluators,
     )
+
+
+def _check_size(suite: SuiteSpec, datasets: Sequence[Dataset], limit: int) -> None:
+    """Say at once when a grid is too large to be meant."""
+    tasks = sum(len(dataset.tasks) for dataset in datasets)
+    grid = len(suite.methods) * len(suite.seeds) * len(suite.noise_levels) * tasks
+    count = grid * len(suite.ks) * (1 + len(suite.evaluators))
+    if count > limit:
+        raise ConfigError(
+            f"suite {suite.name} asks for up to {count:,} runs ({len(datasets)} data sets x "
+            f"{len(suite.methods)} methods x {len(suite.ks)} ks x {len(suite.seeds)} seeds x "
+            f"{len(suite.evaluators)} evaluators and more); --max-runs {count} lets it"
+        )
 
 
 def _check_tables(suite: SuiteSpec, datasets: Sequence[Dataset], evaluators: Evaluators) -> None:
@@ -130,7 +152,7 @@ def _dataset(
     catalogue: Mapping[str, DatasetSpec],
     checksum: Callable[[DatasetSpec], str],
     suite: SuiteSpec,
-) -> Dataset:
+) -> tuple[Dataset, str]:
     where = f"suite {suite.name}"
     spec = find_dataset(entry.dataset, catalogue)
     changes: dict[str, Any] = {
@@ -147,18 +169,18 @@ def _dataset(
     if not tasks:
         raise ConfigError(f"data set {spec.id} has no task: add one, or name a label column")
     try:
-        return _with_keys(Dataset(spec=spec, tasks=tasks), checksum(spec))
+        return Dataset(spec=spec, tasks=tasks), checksum(spec)
     except InputError as error:
-        return _with_keys(Dataset(spec=spec, tasks=tasks, problem=str(error)), "unknown")
+        return Dataset(spec=spec, tasks=tasks, problem=str(error)), "unknown"
 
 
-def _with_keys(dataset: Dataset, checksum: str) -> Dataset:
+def _with_keys(dataset: Dataset, checksum: str, code: _Code) -> Dataset:
     spec = dataset.spec
     identity = {
         "stage": "prep",
         **spec_fields(spec, MATRIX_FIELDS),
         "source": checksum,
-        "code": code_digest(_PREPARE, [reader_module(spec.reader)] if spec.reader else []),
+        "code": code.digest(_PREPARE, *([reader_module(spec.reader)] if spec.reader else [])),
         "libraries": library_versions(["anndata", "numpy", "scanpy"]),
     }
     key = digest(identity)
@@ -167,7 +189,7 @@ def _with_keys(dataset: Dataset, checksum: str) -> Dataset:
         "prep": key,
         **spec_fields(spec, FOLD_FIELDS),
         "stratify": spec.tasks[0].model_dump(mode="json") if spec.tasks else None,
-        "code": code_digest(_FOLD),
+        "code": code.digest(_FOLD),
         # Highly variable genes of a fold come from scanpy with scikit-misc, splits from
         # scikit-learn.
         "libraries": library_versions(["scikit-learn", "scikit-misc"]),
@@ -185,135 +207,190 @@ def _with_keys(dataset: Dataset, checksum: str) -> Dataset:
 # -- rows ----------------------------------------------------------------------------------
 
 
-def _method(
-    entry: MethodEntry, registry: Registry, suite: SuiteSpec
-) -> tuple[Row, Method | Broken, Any]:
+@dataclass(frozen=True)
+class _Entrant:
+    """A method of the suite with its parameters."""
+
+    row: Row
+    declared: Method | Broken
+    params: Mapping[str, Any]
+
+    def sizes(self, ks: Sequence[int]) -> list[tuple[int, list[int | None]]]:
+        """Genes to rank, each with the panel sizes that such a ranking serves."""
+        sizes = sorted(set(ks))
+        if not self.row.declared.cut:
+            return (
+                [(sizes[-1], [None])] if self.row.declared.nested else [(k, [None]) for k in sizes]
+            )
+        if self.row.declared.nested:
+            return [(sizes[-1], list(dict.fromkeys(ks)))]
+        return [(k, [k]) for k in sizes]
+
+    def task_groups(self, tasks: tuple[TaskSpec, ...]) -> list[tuple[TaskSpec, ...]]:
+        """Tasks by selection: none without labels, all at once, or one at a time."""
+        if not self.row.declared.supervised:
+            return [()]
+        return [tasks] if self.row.declared.multitask else [(task,) for task in tasks]
+
+
+def _entrant(entry: MethodEntry, registry: Registry, suite: SuiteSpec) -> _Entrant:
     if entry.method in registry.broken:
         broken = registry.broken[entry.method]
-        row = Row(entry.method, entry.label or entry.method, entry.method)
-        return row, broken, NoParams()
+        return _Entrant(Row(entry.method, entry.label or entry.method, entry.method), broken, {})
     method = registry.get(entry.method)
     params = make_params(method, entry.params, f" in suite {suite.name}")
     variant = variant_name(method.id, params)
     label = entry.label or variant.replace(method.id, method.label, 1)
-    return Row(variant, label, method.id, Declared.of(method)), method, params
+    row = Row(variant, label, method.id, Declared.of(method))
+    return _Entrant(row, method, params_dict(params))
 
 
 # -- runs ----------------------------------------------------------------------------------
 
 
-def _selections(
-    suite: SuiteSpec,
-    dataset: Dataset,
-    row: Row,
-    declared: Method | Broken,
-    params: Any,
-    seed: int,
-    registry: Registry,
-    level: NoiseLevel,
-) -> list[tuple[SelectRun, list[tuple[TaskSpec, int | None]]]]:
-    """Selections of one row on one split, each with the (task, k) pairs it serves."""
-    supervised = row.declared.supervised
-    groups: list[tuple[TaskSpec, ...]]
-    if not supervised:
-        groups = [()]
-    elif row.declared.multitask:
-        groups = [dataset.tasks]
-    else:
-        groups = [(task,) for task in dataset.tasks]
-    cut = row.declared.cut
-    sizes = [max(suite.ks)] if row.declared.nested else sorted(set(suite.ks))
-    found = []
-    for tasks in groups:
-        for k in sizes:
-            # Without labels there is no label noise.
-            noise = level.fraction if tasks else 0.0
-            run = _selection(dataset, row, declared, params, seed, tasks, k, registry, noise)
-            ks = suite.ks if row.declared.nested else (k,)
-            uses = [
-                (task, size)
-                for task in (tasks or dataset.tasks)
-                for size in (dict.fromkeys(ks) if cut else (None,))
-            ]
-            found.append((run, uses))
-    return found
+class _Code:
+    """Digests of code, each made once for a plan."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.method = cache(registry.source_digest)
+        self.digest = cache(lambda module, *helpers: code_digest(module, helpers))
 
 
-def _selection(
-    dataset: Dataset,
-    row: Row,
-    declared: Method | Broken,
-    params: Any,
-    seed: int,
-    tasks: tuple[TaskSpec, ...],
-    k: int,
-    registry: Registry,
-    noise: float,
-) -> SelectRun:
-    question = SelectQuestion(
-        fold=dataset.fold_key(seed),
-        method=row.method,
-        params=params_dict(params),
-        tasks=tasks,
-        k=k,
-        seed=seed,
-        nested=row.declared.nested,
-        noise=noise,
-    )
-    asked = question.identity()
-    identity = {
-        "stage": "select",
-        **asked,
-        "version": getattr(declared, "version", 0),
-        "source": registry.source_digest(row.method),
-        "code": code_digest(_SELECT),
-        "libraries": library_versions(getattr(declared, "libraries", ())),
-    }
-    return SelectRun(
-        dataset=dataset,
-        row=row,
-        question=question,
-        identity=identity,
-        key=digest(identity),
-        question_digest=digest([dataset.question, {**asked, "fold": None}]),
-        declared=declared,
-    )
+_Panel = tuple[TaskSpec, int | None, Scorer, NoiseLevel]
+"""A task, a panel size, a way to score and a level of noise."""
 
 
-def _evaluation(
-    select: SelectRun, scorer: Scorer, task: TaskSpec, k: int | None, level: NoiseLevel
-) -> EvaluateRun:
-    evaluator = scorer.evaluator
-    noisy = level.variant == "both" and evaluator.noisy
-    question = EvaluateQuestion(
-        select=select.key,
-        fold=select.question.fold,
-        evaluator=evaluator.id,
-        params=params_dict(scorer.params),
-        task=task,
-        k=k,
-        seed=select.seed,
-        noise=level.fraction if noisy else 0.0,
-    )
-    asked = question.identity()
-    identity = {
-        "stage": "evaluate",
-        **asked,
-        "version": evaluator.version,
-        "source": scorer.source,
-        "code": code_digest(_EVALUATE),
-        "libraries": library_versions(evaluator.libraries),
-    }
-    return EvaluateRun(
-        select=select,
-        question=question,
-        evaluator_variant=scorer.variant,
-        identity=identity,
-        key=digest(identity),
-        question_digest=digest([select.question_digest, {**asked, "select": None, "fold": None}]),
-        declared=evaluator,
-        levels=(level,),
-    )
+class _Runs:
+    """Selections and evaluations by key, so that what several parts ask for is done once."""
+
+    def __init__(self, suite: SuiteSpec, code: _Code) -> None:
+        self._suite, self._code = suite, code
+        self.selections: dict[str, SelectRun] = {}
+        self.evaluations: dict[str, EvaluateRun] = {}
+        self._panels: dict[
+            str, list[Iterator[tuple[TaskSpec, int | None, Scorer, NoiseLevel]]]
+        ] = {}
+
+    def keep(self, index: int, count: int) -> None:
+        """Keep the selections of one of `count` shards of equal work, as far as it is known.
+
+        The longest run goes to the shard that has the least so far; which is which does not
+        depend on what has been done.
+        """
+        load = [(0.0, shard) for shard in range(count)]
+        mine = set()
+        for run in sorted(self.selections.values(), key=lambda run: (-_minutes(run), run.key)):
+            work, shard = heapq.heappop(load)
+            heapq.heappush(load, (work + _minutes(run), shard))
+            if shard == index:
+                mine.add(run.key)
+        self.selections = {key: run for key, run in self.selections.items() if key in mine}
+
+    def add(self, dataset: Dataset, entrant: _Entrant, scorers: Sequence[Scorer]) -> None:
+        """Add what a method does on a data set."""
+        suite = self._suite
+        sizes, groups = entrant.sizes(suite.ks), entrant.task_groups(dataset.tasks)
+        for seed, level in itertools.product(suite.seeds, suite.noise_levels):
+            for tasks, (k, served) in itertools.product(groups, sizes):
+                # Without labels there is no label noise.
+                noise = level.fraction if tasks else 0.0
+                select = self._selection(dataset, entrant, tasks, k, seed, noise)
+                panels = itertools.product(tasks or dataset.tasks, served, scorers, (level,))
+                self._panels.setdefault(select.key, []).append(panels)
+
+    def evaluate(self) -> None:
+        """Add the evaluations of the selections that there are."""
+        for key, select in self.selections.items():
+            for task, size, scorer, level in itertools.chain(*self._panels[key]):
+                if scorer.scores(select, size):
+                    self._evaluation(select, scorer, task, size, level)
+
+    def _selection(
+        self,
+        dataset: Dataset,
+        entrant: _Entrant,
+        tasks: tuple[TaskSpec, ...],
+        k: int,
+        seed: int,
+        noise: float,
+    ) -> SelectRun:
+        question = SelectQuestion(
+            fold=dataset.fold_key(seed),
+            method=entrant.row.method,
+            params=entrant.params,
+            tasks=tasks,
+            k=k,
+            seed=seed,
+            nested=entrant.row.declared.nested,
+            noise=noise,
+        )
+        asked = question.identity()
+        identity = {
+            "stage": "select",
+            **asked,
+            "version": getattr(entrant.declared, "version", 0),
+            "source": self._code.method(entrant.row.method),
+            "code": self._code.digest(_SELECT),
+            "libraries": library_versions(getattr(entrant.declared, "libraries", ())),
+        }
+        key = digest(identity)
+        if key not in self.selections:
+            self.selections[key] = SelectRun(
+                dataset=dataset,
+                row=entrant.row,
+                question=question,
+                identity=identity,
+                key=key,
+                question_digest=digest([dataset.question, {**asked, "fold": None}]),
+                declared=entrant.declared,
+            )
+        return self.selections[key]
+
+    def _evaluation(
+        self, select: SelectRun, scorer: Scorer, task: TaskSpec, k: int | None, level: NoiseLevel
+    ) -> None:
+        evaluator = scorer.evaluator
+        noisy = level.variant == "both" and evaluator.noisy
+        question = EvaluateQuestion(
+            select=select.key,
+            fold=select.question.fold,
+            evaluator=evaluator.id,
+            params=scorer.values,
+            task=task,
+            k=k,
+            seed=select.seed,
+            noise=level.fraction if noisy else 0.0,
+        )
+        asked = question.identity()
+        identity = {
+            "stage": "evaluate",
+            **asked,
+            "version": evaluator.version,
+            "source": scorer.source,
+            "code": self._code.digest(_EVALUATE),
+            "libraries": library_versions(evaluator.libraries),
+        }
+        key = digest(identity)
+        known = self.evaluations.get(key)
+        if known is not None:
+            levels = tuple(dict.fromkeys((*known.levels, level)))
+            self.evaluations[key] = replace(known, levels=levels)
+            return
+        unkeyed = {**asked, "select": None, "fold": None}
+        self.evaluations[key] = EvaluateRun(
+            select=select,
+            question=question,
+            evaluator_variant=scorer.variant,
+            identity=identity,
+            key=key,
+            question_digest=digest([select.question_digest, unkeyed]),
+            declared=evaluator,
+            levels=(level,),
+        )
+
+
+def _minutes(run: SelectRun) -> float:
+    return float(getattr(run.declared, "minutes", 0.0))
 
 
 def stage_module(run: Run) -> str:

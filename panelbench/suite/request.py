@@ -15,6 +15,7 @@ from panelbench.data.catalogue import find_catalogue, load_catalogue, own_data
 from panelbench.data.specs import DatasetSpec
 from panelbench.errors import ConfigError, InputError, UnknownName
 from panelbench.schema import parse, read_yaml
+from panelbench.suite.plan import MAX_RUNS
 from panelbench.suite.specs import DatasetEntry, EvaluatorEntry, MethodEntry, SuiteSpec
 
 DEFAULT_DATASET = "pbmc68k-reduced"
@@ -41,6 +42,8 @@ class Request:
         A file with genes to score.
     datasets
         The catalogue, if not the usual one.
+    max_runs
+        A grid of more runs is an error.
     """
 
     suite: str | None = None
@@ -57,6 +60,7 @@ class Request:
     data_options: Mapping[str, Any] = field(default_factory=dict)
     panel: Path | None = None
     datasets: Path | None = None
+    max_runs: int = MAX_RUNS
 
     def catalogue(self) -> dict[str, DatasetSpec]:
         """Data sets by id, the user's own file among them."""

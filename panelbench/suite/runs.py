@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from panelbench.data.specs import DatasetSpec, TaskSpec
@@ -292,12 +292,3 @@ class Plan:
     selections: tuple[SelectRun, ...]
     evaluations: tuple[EvaluateRun, ...]
     evaluators: Evaluators
-
-    def shard(self, index: int, count: int) -> Plan:
-        """The runs of one of `count` shards; evaluations stay with their selection."""
-        mine = {s.key for s in self.selections if int(s.key[:8], 16) % count == index}
-        return replace(
-            self,
-            selections=tuple(s for s in self.selections if s.key in mine),
-            evaluations=tuple(e for e in self.evaluations if e.select.key in mine),
-        )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 from panelbench.errors import UnknownName
 from panelbench.evaluator import Evaluator
 from panelbench.method import Method
-from panelbench.params import validated, variant_name
+from panelbench.params import params_dict, validated, variant_name
 from panelbench.registry import Broken, Evaluators
 from panelbench.suite.runs import SelectRun
 from panelbench.suite.specs import EvaluatorEntry, SuiteSpec
@@ -24,10 +25,15 @@ class Scorer:
     params: Any
     entry: EvaluatorEntry
 
-    @property
+    @cached_property
     def variant(self) -> str:
         """Name with the parameters that differ from the defaults."""
         return variant_name(self.evaluator.id, self.params)
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """All parameters, JSON-ready."""
+        return params_dict(self.params)
 
     def scores(self, run: SelectRun, k: int | None) -> bool:
         """Whether the suite wants a panel scored in this way."""
