@@ -267,7 +267,8 @@ class Evaluator:
         What its metrics are about when it is not the task, for example ``expression``: tables
         keep rows of different kinds apart. A ``view`` has no metrics, only arrays for pictures.
     metrics
-        Metrics that it may give, its own or those of `panelbench.scoring.metrics`.
+        Metrics that it may give, the main one first: its own, or those of
+        `panelbench.scoring.metrics`.
     noisy
         It trains on the labels of the training cells; where a suite asks for label noise, these
         are noisy.

@@ -13,8 +13,12 @@ from tests import tasks
 
 N_TRAIN = 100
 GENES = tasks.gene_names()
-MARKERS = tuple(GENES[: tasks.MARKERS * tasks.N_CLASSES].tolist())
-"""Panel of all planted markers."""
+MARKERS = tuple(
+    gene
+    for code in range(tasks.N_CLASSES)
+    for gene in GENES[tasks.MARKERS * code :][: tasks.MARKERS // 2].tolist()
+)
+"""Panel of half of the planted markers of each class."""
 NOISE = tuple(GENES[20 : 20 + len(MARKERS)].tolist())
 """Panel of as many genes that say nothing."""
 

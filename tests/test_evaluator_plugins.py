@@ -18,7 +18,6 @@ from panelbench.data.catalogue import find_catalogue, load_catalogue
 from panelbench.errors import ConfigError, EvaluatorError, UnknownName
 from panelbench.evaluator import Evaluator, Metric, Scores
 from panelbench.records.code import import_closure
-from panelbench.records.store import Store
 from panelbench.registry import Evaluators, discover, discover_evaluators
 from panelbench.schema import parse
 from panelbench.scoring.metrics import CLASSIFICATION, METRICS
@@ -270,7 +269,7 @@ def test_evaluators_of_ones_own_are_run_and_shown(bench: Bench) -> None:
             "--evaluators-dir", "own"]  # fmt: skip
     found = bench.call("run", *call)
     assert found.code == 3, found.err + found.out
-    records = list(Store(bench.results))
+    records = bench.read()
     scores = {(r.asked["evaluator"], r.asked["k"]): r for r in records if r.stage == "evaluate"}
     deep = scores["deep", 4]
     assert deep.result["metrics"] == {"depth": 4.0} and scores["deep", 5].result["metrics"] == {
@@ -295,6 +294,25 @@ def test_evaluators_of_ones_own_are_run_and_shown(bench: Bench) -> None:
     add(own, "deep", "return Scores({'depth': 1.0 + len(given.panel)})", declared=DEPTH)
     listed = json.loads(bench.call("run", *call, "--dry-run", "--output", "json").out)["runs"]
     assert {x["run"].split(", ")[3] for x in listed if x["status"] == "stale"} == {"deep"}
+
+
+def test_an_evaluator_that_changes_under_a_planned_run_is_noticed(bench: Bench) -> None:
+    own = bench.folder / "own"
+    path = add(own, "mine")
+    body = f"""
+        import pathlib
+        path = pathlib.Path({str(path)!r})
+        path.write_text(path.read_text() + "OTHER = 1\\n")
+        return Scores()
+        """
+    add(own, "changes", body, declared="metrics=CLASSIFICATION, minutes=1000")
+    both = ["--evaluator", "changes", "--evaluator", "mine", "--evaluators-dir", "own"]
+    call = bench.own("--method", "random", "--k", "4", "--jobs", "1", *both)
+    found = bench.call("run", *call)
+    ends = {record.asked.get("evaluator"): record for record in bench.read()}
+    assert ends["mine"].status == "fault", found.err
+    assert "evaluator mine was changed after the run was planned" in ends["mine"].reason
+    assert ends["changes"].status == "ok"
 
 
 def test_evaluators_of_ones_own_from_python(bench: Bench) -> None:

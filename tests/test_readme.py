@@ -37,6 +37,8 @@ def test_the_commands_run(bench: Bench) -> None:
     (bench.folder / "my.h5ad").write_bytes(_named_like_a_real_one(bench))
     (bench.folder / "my_methods").mkdir()
     (bench.folder / "my_methods" / "mean_spread.py").write_text(_example())
+    (bench.folder / "my_evaluators").mkdir()
+    (bench.folder / "my_evaluators" / "imputation.py").write_text(_example("@evaluator"))
     for command in COMMANDS:
         if _is_whole_demo(command):
             command = [*command, "--dry-run"] if command[0] != "report" else ["list", "suites"]
@@ -52,8 +54,8 @@ def _named_like_a_real_one(bench: Bench) -> bytes:
     return write_h5ad(bench.folder / "large.h5ad", genes=100).read_bytes()
 
 
-def _example() -> str:
-    (source,) = [block for language, block in BLOCKS if language == "python" and "@method" in block]
+def _example(decorator: str = "@method") -> str:
+    (source,) = [block for language, block in BLOCKS if language == "python" and decorator in block]
     return source
 
 
@@ -71,6 +73,16 @@ def test_the_example_method_is_short_and_keeps_the_contract(tmp_path: Path) -> N
             # Some checks do not apply to a method that returns no predictor.
             with contextlib.suppress(pytest.skip.Exception):
                 check(method)
+
+
+def test_the_example_evaluator_keeps_the_contract(tmp_path: Path) -> None:
+    from panelbench.registry import discover_evaluators
+    from tests.test_evaluator_contract import RULES
+
+    (tmp_path / "imputation.py").write_text(_example("@evaluator"))
+    evaluator = discover_evaluators([tmp_path]).get("imputation")
+    for rule in RULES.values():
+        rule(evaluator)
 
 
 def test_the_python_example_runs(bench: Bench) -> None:
