@@ -60,8 +60,11 @@ class Done:
         return exit_code(state for _, state in self.states)
 
 
-def plan_for(request: Request, settings: Settings) -> Plan:
+def plan_for(request: Request, settings: Settings, *, download: bool = True) -> Plan:
     """Plan a request; nothing is run.
+
+    A data set whose files have no known checksum is known by their contents: with `download` they
+    are fetched here, without it is a data set with a problem.
 
     Raises
     ------
@@ -71,7 +74,7 @@ def plan_for(request: Request, settings: Settings) -> Plan:
     downloads = settings.cache / "downloads"
 
     def checksum(spec: DatasetSpec) -> str:
-        return source_checksum(spec, downloads, settings.mirrors)
+        return source_checksum(spec, downloads, settings.mirrors, download=download)
 
     registry = discover(settings.methods_dirs)
     return make_plan(request.resolve(), request.catalogue(), registry, checksum)
@@ -106,7 +109,7 @@ def perform(
     InputError
         When nothing can be run: bad options, or no data set can be had.
     """
-    plan = plan_for(request, settings)
+    plan = plan_for(request, settings, download=bool({*stages} - {"report"}))
     limits = plan.suite.limits
     settings = replace(
         settings,
@@ -168,7 +171,7 @@ def inspect(
 ) -> list[tuple[Run, State]]:
     """Where every run of a request stands; nothing is run."""
     states = States(Store(settings.results), settings.retry)
-    plan = plan_for(request, settings)
+    plan = plan_for(request, settings, download=False)
     plan = plan if shard is None else plan.shard(*shard)
     runs: list[Run] = [*plan.selections, *plan.evaluations]
     return [(run, states.explain(run)) for run in runs]

@@ -36,6 +36,9 @@ _PREPARING = (
     "data/read.py",
     "data/recipes.py",
     "data/steps.py",
+    "data/gene_steps.py",
+    "data/states.py",
+    "data/scale.py",
     "data/checks.py",
 )
 _SPLITTING = ("stages/fold.py", "data/splits.py")
