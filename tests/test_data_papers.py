@@ -12,13 +12,14 @@ from typing import Any
 
 import anndata
 import h5py
+import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
 from tools import Bench
 
-from panelbench.data.catalogue import load_catalogue
+from panelbench.data.catalogue import find_dataset, load_catalogue
 from panelbench.data.read import read
 from panelbench.data.recipes import resolve
 from panelbench.data.specs import DatasetSpec, SourceFile
@@ -473,3 +474,115 @@ def test_a_dry_run_downloads_nothing(bench: Bench, monkeypatch: pytest.MonkeyPat
     assert found.code == 2 and not asked
     assert "2018-06-14.zip (291 MB) is not downloaded yet" in found.err
     assert "panelbench preprocess --dataset visp" in found.err
+
+
+# --- spatial -------------------------------------------------------------------------------------
+
+
+def st_files(
+    folder: Path, sections: tuple[str, ...] = ("B4", "C2", "C3", "C4", "C5", "C6")
+) -> None:
+    """Counts, spots, clusters and an image of each section; spots lie on a grid."""
+    rng = np.random.default_rng(0)
+    for number, section in enumerate(("B4", "C2", "C3", "C4", "C5", "C6")):
+        xy = [(x, y) for x in range(5, 11) for y in range(10, 16)]
+        names = [f"{x}x{y}" for x, y in xy]
+        genes = ["ACTB", "ERBB2", f"ONLY{number}", "GAPDH"]
+        counts = rng.poisson(3.0, size=(len(xy), 4)) + 1
+        table = pd.DataFrame(counts, index=names, columns=genes)
+        table.to_csv(folder / f"{section}.tsv.gz", sep="\t")
+        spots = pd.DataFrame(xy, columns=["x", "y"]).assign(new_x=0.1, new_y=0.2)
+        spots["pixel_x"] = spots["x"] * 10 + 0.46
+        spots["pixel_y"] = spots["y"] * 10 + 0.04
+        spots["selected"] = (np.arange(len(xy)) > 0).astype(int)
+        spots = spots.iloc[::-1]
+        spots.to_csv(folder / f"{section}_selection.tsv", sep="\t", index=False)
+        clusters = spots[["pixel_x", "pixel_y"]].iloc[2:].assign(label=spots["x"] % 2)
+        clusters.to_csv(folder / f"{section}-cluster-annotation.tsv.gz", sep="\t")
+        image = np.zeros((200, 160, 3), dtype=np.uint8)
+        image[:, 80:, 0] = 200
+        matplotlib.image.imsave(folder / f"{section}.jpg", image)
+
+
+def test_her2st(tmp_path: Path) -> None:
+    st_files(tmp_path)
+    found = read_entry("her2st", tmp_path)
+    assert found.shape == (6 * 35, 9)
+    assert list(found.obs_names[:2]) == ["B4_10x15", "B4_10x14"]
+    table = pd.read_csv(tmp_path / "C3.tsv.gz", sep="\t", index_col=0)
+    cells = found[found.obs["section"] == "C3"].to_df()
+    assert cells.loc["C3_7x12", "ERBB2"] == table.loc["7x12", "ERBB2"]
+    assert (cells["ONLY0"] == 0).all() and (cells["ONLY2"] > 0).all()
+    assert found.obs["patient"].value_counts().to_dict() == {"C": 175, "B": 35}
+    assert set(found.obs["region"].dropna()) == {"B0", "B1", "C0", "C1"}
+    assert found.obs["region"].isna().sum() == 12
+    assert found.obs.loc["C3_7x12", "region"] == "C1"
+    assert found.obsm["image_features"].shape == (210, 27)
+    red = pd.Series(found.obsm["image_features"][:, 0], index=found.obs_names)
+    assert red["B4_5x12"] < red["B4_9x12"]
+    facts = prepare(entry("her2st"), tmp_path / "h.h5ad", tmp_path / "downloads", [tmp_path])
+    assert facts["groups"]["C2"] == 35 and len(facts["tasks"]["region"]["classes"]) == 4
+    assert load(tmp_path / "h.h5ad").obsm["inputs"].shape == (210, 27)
+
+
+def test_her2st_mistakes(tmp_path: Path) -> None:
+    st_files(tmp_path)
+    (tmp_path / "C4.jpg").write_bytes(b"\xff\xd8 no image")
+    with pytest.raises(DataError, match=r"C4\.jpg: not a readable image"):
+        read_entry("her2st", tmp_path)
+    st_files(tmp_path)
+    path = tmp_path / "C5_selection.tsv"
+    text = path.read_text()
+    for old, new, message in (
+        ("pixel_x", "px", r"C5_selection\.tsv: no column 'pixel_x'"),
+        ("10\t15", "10\t99", r"C5\.tsv\.gz: spot 10x99 of C5_selection\.tsv is missing"),
+        ("0.46\t", "0.96\t", "none of its pixels is a spot"),
+        ("100.46", "9100.46", "lies outside of the image"),
+    ):
+        path.write_text(text.replace(old, new))
+        with pytest.raises(DataError, match=message):
+            read_entry("her2st", tmp_path)
+    with pytest.raises(ConfigError, match=r"takes counts as S\.tsv\.gz"):
+        read(CATALOGUE["her2st"], {"a.csv": tmp_path / "a.csv"})
+
+
+def hest_files(folder: Path, spots: int = 30) -> anndata.AnnData:
+    rng = np.random.default_rng(0)
+    X = sparse.csr_matrix(rng.poisson(2.0, size=(spots, 250)) + 1, dtype=np.float32)
+    adata = anndata.AnnData(X=X)
+    adata.obs_names = [f"{i:03d}x{i * 7 % 100:03d}" for i in range(spots)]
+    adata.var_names = [f"G{i}" for i in range(250)]
+    adata.write_h5ad(folder / "TENX1.h5ad")
+    with h5py.File(folder / "TENX1.h5", "w") as file:
+        order = rng.permutation(spots)[: spots - 3]
+        file["barcode"] = np.array([[adata.obs_names[i]] for i in order], dtype="S")
+        file["coords"] = np.stack([order, 100 * order], axis=1)
+        file["img"] = np.broadcast_to(
+            order[:, None, None, None].astype(np.uint8), (spots - 3, 8, 8, 3)
+        )
+    return adata
+
+
+def test_hest(tmp_path: Path) -> None:
+    source = hest_files(tmp_path)
+    spec = find_dataset("hest:TENX1", CATALOGUE)
+    files = {file.name: tmp_path / file.name for file in spec.files}
+    found = read(spec, files)
+    assert found.n_obs == 27 and "3 of 30 spots have no patch" in found.uns["notes"][0]
+    number = [source.obs_names.get_loc(name) for name in found.obs_names]
+    np.testing.assert_array_equal(found.X.toarray(), source.X.toarray()[number])
+    np.testing.assert_allclose(found.obsm["image_features"][:, 0] * 255, number, atol=1e-4)
+    np.testing.assert_array_equal(found.obsm["spatial"][:, 1], 100 * np.array(number))
+    facts = prepare(spec, tmp_path / "h.h5ad", tmp_path / "downloads", [tmp_path])
+    assert facts["x"] == "lognorm" and facts["cells"] == 27
+    with pytest.raises(DataError, match=r"TENX2\.h5ad has no download address.*--mirror"):
+        prepare(find_dataset("hest:TENX2", CATALOGUE), tmp_path / "x", tmp_path / "downloads")
+    with h5py.File(tmp_path / "TENX1.h5", "a") as file:
+        del file["coords"]
+        file["coords"] = np.zeros((5, 2))
+    with pytest.raises(DataError, match="27 barcodes, 5 coordinates"):
+        read(spec, files)
+    with h5py.File(tmp_path / "TENX1.h5", "a") as file:
+        del file["coords"]
+    with pytest.raises(DataError, match="no patches of HEST-1k"):
+        read(spec, files)
