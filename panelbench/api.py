@@ -62,8 +62,17 @@ class Done:
         return exit_code(state.status for _, state in self.states)
 
 
-def plan_for(request: Request, settings: Settings, shard: tuple[int, int] | None = None) -> Plan:
+def plan_for(
+    request: Request,
+    settings: Settings,
+    shard: tuple[int, int] | None = None,
+    *,
+    download: bool = True,
+) -> Plan:
     """Plan a request; nothing is run.
+
+    A data set whose files have no known checksum is known by their contents: with `download` they
+    are fetched here, without it is a data set with a problem.
 
     Raises
     ------
@@ -73,7 +82,7 @@ def plan_for(request: Request, settings: Settings, shard: tuple[int, int] | None
     downloads = settings.cache / "downloads"
 
     def checksum(spec: DatasetSpec) -> str:
-        return source_checksum(spec, downloads, settings.mirrors)
+        return source_checksum(spec, downloads, settings.mirrors, download=download)
 
     registry = discover(settings.methods_dirs)
     evaluators = discover_evaluators(settings.evaluators_dirs)
@@ -117,7 +126,7 @@ def perform(
     InputError
         When nothing can be run: bad options, or no data set can be had.
     """
-    plan = plan_for(request, settings, shard)
+    plan = plan_for(request, settings, shard, download=bool({*stages} - {"report"}))
     limits = plan.suite.limits
     settings = replace(
         settings,
@@ -180,7 +189,7 @@ def inspect(
 ) -> list[tuple[Run, State]]:
     """Where every run of a request stands; nothing is run."""
     states = States(Store(settings.results), settings.retry)
-    plan = plan_for(request, settings, shard)
+    plan = plan_for(request, settings, shard, download=False)
     runs: list[Run] = [*plan.selections, *plan.evaluations]
     return [(run, states.explain(run)) for run in runs]
 

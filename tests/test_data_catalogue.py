@@ -49,7 +49,7 @@ def test_shipped_catalogue() -> None:
     assert {"pbmc68k-reduced", "citeseq", "pbmc3k", "mca_gut"} <= set(catalogue)
     for spec in catalogue.values():
         assert spec.tasks and spec.title
-        assert spec.reader == "synthetic" or all(file.sha256 for file in spec.files)
+        assert spec.reader == "synthetic" or all(file.sha256 or file.url for file in spec.files)
         assert spec.reader == "synthetic" or spec.citation
     assert [task.name for task in catalogue["pbmc68k-reduced"].tasks] == ["bulk_labels", "phase"]
     assert catalogue["pbmc3k"].recipe == catalogue["mca_gut"].recipe
@@ -174,3 +174,11 @@ def test_own_data_mistakes(tmp_path: Path) -> None:
 )
 def test_valid_name(text: str, name: str) -> None:
     assert valid_name(text) == name
+
+
+def test_data_sets_made_from_the_same_files_share_their_folder() -> None:
+    found: dict[str, set[str]] = {}
+    for spec in load_catalogue(ROOT / "datasets.yaml").values():
+        for file in spec.files:
+            found.setdefault(file.url or file.name, set()).add(spec.folder or spec.id)
+    assert all(len(folders) == 1 for folders in found.values()), found

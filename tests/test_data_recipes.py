@@ -240,3 +240,18 @@ def test_split_recipe() -> None:
     assert [s.name for s in fixed] == ["normalize", "log1p"]
     assert [s.name for s in fitted] == ["hvg", "filter_genes", "scale"]
     assert split_recipe(steps("normalize", {"hvg": {"fit": "all"}}))[1] == ()
+
+
+def test_genes_in_many_cells_or_strong_in_some() -> None:
+    X = np.zeros((100, 5))
+    X[:5, 0] = 1  # common
+    X[:2, 1] = 1  # rare and weak
+    X[:2, 2] = 2  # rare and strong
+    X[0, 3] = 9  # too rare
+    X[:, 4] = 1
+    options = {"min_fraction": 0.01, "enough": 0.04, "mean": 1.12}
+    adata = run(counts_data(X), {"expressed_genes": options})
+    assert list(adata.var_names) == ["g0", "g2", "g4"]
+    # After log1p it is still the counts that are looked at.
+    adata = run(counts_data(X), "log1p", {"expressed_genes": options})
+    assert list(adata.var_names) == ["g0", "g2", "g4"]

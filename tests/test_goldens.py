@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from panelbench.records.status import exit_code, status_of
 from panelbench.report import build
 from panelbench.report.grid import Cell, Grid
 from panelbench.report.latex import latex
 from panelbench.report.results import Results
-from panelbench.running.states import State, exit_code
 from panelbench.scoring import metrics
 from panelbench.scoring.comparison import compare
 
@@ -142,7 +142,7 @@ def test_a_method_without_a_score_in_just_half_of_the_columns_is_compared() -> N
 def test_skipped_runs_do_not_count_unless_there_is_no_other(
     statuses: tuple[str, ...], code: int
 ) -> None:
-    assert exit_code(State(status, due=False) for status in statuses) == code
+    assert exit_code(map(status_of, statuses)) == code
 
 
 if __name__ == "__main__":

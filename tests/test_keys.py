@@ -89,8 +89,8 @@ IDENTITIES = {
         "source", "code", "libraries",
     },
     "evaluate": {
-        "stage", "select", "fold", "evaluator", "params", "task", "k", "seed", "noise", "code",
-        "libraries",
+        "stage", "select", "fold", "evaluator", "params", "task", "k", "seed", "noise", "version",
+        "source", "code", "libraries",
     },
 }  # fmt: skip
 """What each key is made of. A field that goes missing in the code is missed here."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from tools import Bench
 
 from panelbench.scoring import embeddings as views
@@ -152,11 +154,17 @@ def test_a_mode_that_no_method_has_is_an_error_with_near_ones(bench: Bench) -> N
 
 def test_a_data_set_without_a_recipe_is_named_and_stops_nobody(bench: Bench) -> None:
     suite = {
-        "name": "s", "datasets": ["synthetic-small", "zeisel"], "methods": ["random"], "ks": [4],
+        "name": "s", "datasets": ["synthetic-small", "planned"], "methods": ["random"], "ks": [4],
         "seeds": [0], "tables": [{"name": "t"}],
     }  # fmt: skip
+    shipped = yaml.safe_load((Path(__file__).parent.parent / "datasets.yaml").read_text())
+    catalogue = {
+        "synthetic-small": shipped["synthetic-small"],
+        "planned": {"missing": "a reader for another format", "tasks": [{"name": "kind"}]},
+    }
+    (bench.folder / "mine.yaml").write_text(json.dumps(catalogue))
     (bench.folder / "s.yaml").write_text(json.dumps(suite))
-    found = bench.call("run", "--suite", "s.yaml")
+    found = bench.call("run", "--suite", "s.yaml", "--datasets", "mine.yaml")
     assert found.code == 3, found.err
     table = (bench.results / "reports" / "s" / "tables" / "t.md").read_text()
-    assert "zeisel" in table and "a reader for the authors' text file" in table
+    assert "planned" in table and "a reader for another format" in table

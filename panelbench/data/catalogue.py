@@ -19,6 +19,7 @@ from panelbench.schema import parse, read_yaml
 
 VARIABLE = "PANELBENCH_DATASETS"
 SYNTHETIC = "synthetic:"
+HEST = "hest:"
 
 
 def find_catalogue(option: Path | None = None) -> Path:
@@ -68,7 +69,7 @@ def load_catalogue(path: Path) -> dict[str, DatasetSpec]:
 
 
 def find_dataset(name: str, catalogue: Mapping[str, DatasetSpec]) -> DatasetSpec:
-    """Return a data set by id: an entry of the catalogue, or ``synthetic:...``.
+    """Return a data set by id: an entry of the catalogue, ``synthetic:...`` or ``hest:ID``.
 
     Raises
     ------
@@ -81,7 +82,10 @@ def find_dataset(name: str, catalogue: Mapping[str, DatasetSpec]) -> DatasetSpec
         return catalogue[name]
     if name.startswith(SYNTHETIC):
         return synthetic_data(name)
-    raise UnknownName("data set", name, [*catalogue, f"{SYNTHETIC}cells=...,genes=..."])
+    if name.startswith(HEST):
+        return hest_data(name)
+    known = [*catalogue, f"{SYNTHETIC}cells=...,genes=...", f"{HEST}ID"]
+    raise UnknownName("data set", name, known)
 
 
 def _checked(spec: DatasetSpec, where: str) -> DatasetSpec:
@@ -293,6 +297,34 @@ def synthetic_data(name: str) -> DatasetSpec:
             reader_options=options,
             recipe=(Step(name="normalize"), Step(name="log1p")),
             tasks=synthetic.tasks(checked),
+        ),
+        name,
+    )
+
+
+def hest_data(name: str) -> DatasetSpec:
+    """Describe a slide of HEST-1k, ``hest:TENX152``, recipe as in the AGL paper.
+
+    Access to HEST-1k is granted on request, so its files must be in mirror folders: ``st`` and
+    ``patches`` of a copy.
+    """
+    slide = valid_name(name.removeprefix(HEST))
+    return _checked(
+        DatasetSpec(
+            id=HEST + slide,
+            title=f"HEST-1k, slide {slide}",
+            reader="hest",
+            reader_options={"make_unique": True},
+            files=(SourceFile(name=f"{slide}.h5ad"), SourceFile(name=f"{slide}.h5")),
+            recipe=(
+                Step(name="filter_cells", options={"min_genes": 200}),
+                Step(name="filter_genes", options={"min_cells": 3}),
+                Step(name="log1p"),
+            ),
+            inputs="image_features",
+            citation="Jaume et al. 2024, HEST-1k, NeurIPS Datasets and Benchmarks",
+            homepage="https://huggingface.co/datasets/MahmoodLab/hest",
+            licence="CC BY-NC-SA 4.0, access on request",
         ),
         name,
     )

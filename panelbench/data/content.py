@@ -18,10 +18,12 @@ _BEGINNINGS: dict[str, tuple[int, bytes, str]] = {
     ".tgz": _GZIP,
     ".zip": (0, b"PK\x03\x04", "a zip archive"),
     ".tar": (257, b"ustar", "a tar archive"),
+    ".jpg": (0, b"\xff\xd8", "a JPEG image"),
 }
 """Suffix -> offset, bytes that stand there, what such a file is."""
 
 _MARKUP = (b"<!doctype html", b"<html", b"<?xml")
+_POINTER = b"version https://git-lfs"
 _BLOCK = 512
 """Bytes of a block of a tar archive; the last ones hold zeros."""
 
@@ -49,6 +51,8 @@ def complaint(path: Path, name: str = "") -> str | None:
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith(_MARKUP) and suffix not in {".html", ".htm", ".xml", ".svg"}:
         return f"is a web page, not {kind}"
+    if head.startswith(_POINTER):
+        return "is a pointer of Git LFS, not the file"
     if head[offset : offset + len(magic)] != magic:
         return f"is not {kind}: it begins with {head[:12]!r}"
     return "is cut short" if magic and not _complete(path, kind) else None
@@ -63,6 +67,10 @@ def _complete(path: Path, kind: str) -> bool:
         with path.open("rb") as handle:
             handle.seek(max(size - _BLOCK, 0))
             return size % _BLOCK == 0 and not any(handle.read())
+    if kind == "a JPEG image":
+        with path.open("rb") as handle:
+            handle.seek(max(path.stat().st_size - _BLOCK, 0))
+            return b"\xff\xd9" in handle.read()
     if kind == "an HDF5 file":
         import h5py
 

@@ -21,6 +21,8 @@ Say = Callable[[float, str], None]
 
 TRIES = 3
 _CHUNK = 2**16
+_PATIENCE = (10, 60)
+"""Seconds to wait for a connection, and for the next bytes."""
 
 
 def download(url: str, target: Path, what: str, size: int | None = None, say: Say | None = None,
@@ -34,7 +36,7 @@ def download(url: str, target: Path, what: str, size: int | None = None, say: Sa
     what
         The file in the words of a message.
     size
-        Its size in bytes, if known beforehand.
+        Its size in bytes, within a tenth, if known beforehand.
     say
         Is told the progress; without it, a bar or a line is written to standard error.
     check
@@ -50,14 +52,17 @@ def download(url: str, target: Path, what: str, size: int | None = None, say: Sa
     pooch.get_logger().setLevel(logging.WARNING)
     # pooch leaves its temporary file beside the target when it is killed: a folder of its own.
     folder = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-    text = f"downloading {what}{f', {in_words(size)},' if size else ''} from {url}"
+    text = f"downloading {what}{f', about {in_words(size)},' if size else ''} from {url}"
     try:
         for attempt in range(1, TRIES + 1):
             folder.mkdir(parents=True, exist_ok=True)
             again = f" (try {attempt} of {TRIES})" if attempt > 1 else ""
             with _meter(text + again, say) as meter:
                 downloader = pooch.HTTPDownloader(
-                    progressbar=meter, chunk_size=_CHUNK, headers={"Accept-Encoding": "identity"}
+                    progressbar=meter,
+                    chunk_size=_CHUNK,
+                    timeout=_PATIENCE,
+                    headers={"Accept-Encoding": "identity"},
                 )
                 try:
                     found = pooch.retrieve(
@@ -79,26 +84,33 @@ def download(url: str, target: Path, what: str, size: int | None = None, say: Sa
 def _worth_another_try(error: Exception) -> bool:
     """Whether a transfer broke, or a server was out of order; not what will be the same again."""
     response = getattr(error, "response", None)
-    return isinstance(error, OSError) and (response is None or response.status_code >= 500)
+    if response is not None:
+        return bool(response.status_code >= 500)
+    return isinstance(error, OSError) and not _unreachable(error)
+
+
+def _unreachable(error: Exception) -> bool:
+    """Whether no connection could be made at all: no network, no such server, no answer."""
+    import requests
+    import urllib3
+
+    if not isinstance(error, requests.exceptions.ConnectionError):
+        return False
+    return bool(error.args) and isinstance(error.args[0], urllib3.exceptions.MaxRetryError)
 
 
 def _reason(error: Exception) -> str:
     """Cause in a few words: requests tells at length that there is no connection."""
-    import requests
-
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return "the server does not answer"
-    if type(error) is requests.exceptions.ConnectionError:
-        return "no connection"
-    return str(error)
+    return "no connection to the server" if _unreachable(error) else str(error)
 
 
 def _whole(path: Path, announced: int, declared: int | None) -> None:
     """Raise when a file is shorter or longer than the server said, or the entry says."""
     found = path.stat().st_size
-    for source, expected in (("the server announced", announced), ("the entry says", declared)):
-        if expected and found != expected:
-            raise OSError(f"{found:,} bytes came, {source} {expected:,}")
+    if announced and found != announced:
+        raise OSError(f"{found:,} bytes came, the server announced {announced:,}")
+    if declared and abs(found - declared) > 0.1 * declared:
+        raise OSError(f"{found:,} bytes came, the entry says about {declared:,}")
 
 
 def in_words(size: int) -> str:

@@ -96,7 +96,7 @@ def source_checksum(
 
 def downloaded(spec: DatasetSpec, downloads: Path) -> list[Path]:
     """What lies in the downloads folder for a data set: files, and digests recorded for them."""
-    files = [downloads / _safe(spec.id) / Path(file.name).name for file in spec.files]
+    files = [downloads / _folder(spec) / Path(file.name).name for file in spec.files]
     both = [path for file in files for path in (file, file.with_name(f"{file.name}.sha256"))]
     return [path for path in both if path.is_file()]
 
@@ -105,7 +105,7 @@ def _found(
     spec: DatasetSpec, file: SourceFile, downloads: Path, mirrors: Sequence[Path]
 ) -> Path | None:
     """Path of a file that is here already, or None."""
-    kept = downloads / _safe(spec.id) / Path(file.name).name
+    kept = downloads / _folder(spec) / Path(file.name).name
     return _local(spec, file) or _mirrored(file, mirrors) or (kept if kept.is_file() else None)
 
 
@@ -116,7 +116,7 @@ def _fetch_one(
     mirrors: Sequence[Path],
     say: Say | None,
 ) -> Path:
-    kept = downloads / _safe(spec.id) / Path(file.name).name
+    kept = downloads / _folder(spec) / Path(file.name).name
     path = _found(spec, file, downloads, mirrors) or _download(spec, file, kept, downloads, say)
     if _local(spec, file) and not file.sha256:
         return path
@@ -205,7 +205,7 @@ def _download(
             print(f"panelbench: {text}", file=sys.stderr, flush=True)
 
     try:
-        with only_one(downloads / ".locks" / f"{_safe(spec.id)}--{target.name}", waiting) as alone:
+        with only_one(downloads / ".locks" / f"{_folder(spec)}--{target.name}", waiting) as alone:
             if alone:
                 forget_leftovers(target)
             if not target.is_file():
@@ -220,13 +220,13 @@ def _download(
     return target
 
 
-def _safe(name: str) -> str:
-    """Folder name of a data set id."""
-    return name.replace(":", "_")
+def _folder(spec: DatasetSpec) -> str:
+    """Name of the folder with the downloads of a data set."""
+    return (spec.folder or spec.id).replace(":", "_")
 
 
 def _pin(spec: DatasetSpec, file: SourceFile, downloads: Path) -> Path:
-    return downloads / _safe(spec.id) / f"{Path(file.name).name}.sha256"
+    return downloads / _folder(spec) / f"{Path(file.name).name}.sha256"
 
 
 def _recorded(pin: Path) -> str | None:

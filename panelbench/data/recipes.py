@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from panelbench.data.gene_steps import DropGenes
 from panelbench.data.specs import Step
-from panelbench.data.steps import STEPS, DropGenes, Scaling, need
+from panelbench.data.states import need
+from panelbench.data.steps import STEPS, Scaling
 from panelbench.errors import ConfigError, DataError, UnknownName
 from panelbench.schema import parse
 

@@ -21,7 +21,7 @@ class SourceFile(Model):
     """A file of a data set: an address to download it from, or a local path.
 
     `url` begins with ``https://`` or ``http://``, or is ``package:NAME/PATH`` for a file that comes
-    with an installed package. `size` is in bytes.
+    with an installed package. `size` is in bytes, within a tenth.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -125,7 +125,8 @@ class DatasetSpec(Model):
     """An entry of datasets.yaml.
 
     `missing` says what a data set still lacks before it can be used; suites may name it, and
-    reports say so in its place.
+    reports say so in its place. `folder` is where its files are downloaded to, if not one of its
+    own: data sets made from the same files share them.
     """
 
     id: Name
@@ -134,6 +135,7 @@ class DatasetSpec(Model):
     reader: str = ""
     reader_options: dict[str, Any] = Field(default_factory=dict)
     files: tuple[SourceFile, ...] = ()
+    folder: Name | None = None
     recipe: tuple[RecipeStep, ...] = ()
     tasks: tuple[TaskSpec, ...] = ()
     split: SplitSpec = SplitSpec()

@@ -6,10 +6,8 @@ A step is a small function with options. Its role decides what it returns:
 - ``values``: nothing, it changes ``X`` of the AnnData it is given;
 - ``scale``: see `Scaling`.
 
-``adata.uns["x"]`` says what ``X`` holds, a `State`: ``counts``, ``normalized`` (counts brought to
-one total per cell, not yet logarithms), ``lognorm``, ``scaled`` or ``binary``. Once ``X`` stops
-being counts, they stay in ``layers["counts"]``; once it stops being log-normalised, that stays in
-``layers["lognorm"]``. Notes for people are appended to ``adata.uns["notes"]``.
+What ``X`` holds is said in `panelbench.data.states`. Notes for people are appended to
+``adata.uns["notes"]``. Steps that keep genes have a module of their own.
 """
 
 from __future__ import annotations
@@ -22,54 +20,28 @@ import numpy as np
 from pydantic import Field
 
 from panelbench.data import checks
+from panelbench.data.gene_steps import (
+    ClassExpressionFilter,
+    DropGenes,
+    ExpressedGenes,
+    FilterGenes,
+    Fit,
+    Hvg,
+    Positive,
+    class_expression_filter,
+    drop_genes,
+    expressed_genes,
+    filter_genes,
+    hvg,
+)
 from panelbench.data.scale import describe
+from panelbench.data.states import detected, need
 from panelbench.errors import DataError
 from panelbench.method import Matrix
 from panelbench.schema import Model
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-State = Literal["counts", "normalized", "lognorm", "scaled", "binary"]
-Fit = Literal["train", "all"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
-
-
-def detected(adata: AnnData) -> Matrix:
-    """Matrix whose non-zero entries say which gene is seen in which cell."""
-    return adata.layers.get("counts", adata.layers.get("lognorm", adata.X))
-
-
-def lognorm(adata: AnnData) -> Matrix:
-    """Log-normalised values of the cells.
-
-    Raises
-    ------
-    DataError
-        When the recipe has not made any.
-    """
-    if "lognorm" in adata.layers:
-        return adata.layers["lognorm"]
-    if adata.uns["x"] == "lognorm":
-        return adata.X
-    raise DataError(
-        f"log-normalised values are needed, but X is {adata.uns['x']}: "
-        "put normalize and log1p earlier in the recipe"
-    )
-
-
-def need(adata: AnnData, step: str, *states: State) -> None:
-    if adata.uns["x"] not in states:
-        raise DataError(
-            f"recipe step {step!r} works on {' or '.join(states)}, but X is {adata.uns['x']} "
-            "at this point"
-        )
-
-
-def _per_gene(X: Matrix) -> np.ndarray:
-    return np.asarray((X > 0).sum(axis=0)).ravel()
-
 
 # --- steps that keep some cells ---------------------------------------------------------------
 
@@ -140,117 +112,6 @@ def drop_cells(adata: AnnData, options: DropCells) -> np.ndarray:
     drop = labels.astype(object).map(str).isin(options.values).to_numpy()
     absent = labels.isna().to_numpy()
     return np.asarray(~np.where(absent, options.missing, drop))
-
-
-# --- steps that keep some genes ---------------------------------------------------------------
-
-
-class FilterGenes(Model):
-    """Keep genes seen in at least `min_cells` cells."""
-
-    min_cells: Annotated[int, Field(ge=0)] = 3
-
-
-def filter_genes(adata: AnnData, options: FilterGenes) -> np.ndarray:
-    """Genes seen in enough cells."""
-    return np.asarray(_per_gene(detected(adata)) >= options.min_cells)
-
-
-class DropGenes(Model):
-    """Drop genes by name, or whose name starts with one of `prefixes` (case-sensitive).
-
-    `file` is a text file with one name a line; its names are read when the recipe is resolved and
-    belong to the recipe from then on.
-    """
-
-    prefixes: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-    file: str | None = None
-
-
-def drop_genes(adata: AnnData, options: DropGenes) -> np.ndarray:
-    """Genes that are not listed."""
-    drop = adata.var_names.isin(options.names)
-    if options.prefixes:
-        drop |= adata.var_names.str.startswith(options.prefixes)
-    return np.asarray(~drop)
-
-
-class ClassExpressionFilter(Model):
-    """Keep genes specific to some classes (MarkerMap's recipe).
-
-    First keep genes that at least `min_fraction` of the cells of some class express; then drop
-    those that at least `max_fraction` of the cells express in at least `max_classes` of the
-    classes. On a whole data set this looks at the labels of all cells, test cells included, as the
-    paper does.
-    """
-
-    column: str
-    min_fraction: Fraction = 0.30
-    max_fraction: Fraction = 0.75
-    max_classes: Fraction = 0.50
-
-
-def class_expression_filter(adata: AnnData, options: ClassExpressionFilter) -> np.ndarray:
-    """Genes expressed in enough cells of some class and not in most cells of most classes."""
-    labels = checks.column(adata, options.column, "recipe step 'class_expression_filter'")
-    seen = detected(adata) > 0
-    groups = [np.flatnonzero((labels == name).to_numpy()) for name in labels.dropna().unique()]
-    fractions = np.stack(
-        [np.asarray(seen[rows].sum(axis=0)).ravel() / len(rows) for rows in groups]
-    )
-    expressed = (fractions >= options.min_fraction).any(axis=0)
-    everywhere = (fractions >= options.max_fraction).mean(axis=0) >= options.max_classes
-    return np.asarray(expressed & ~everywhere)
-
-
-class Hvg(Model):
-    """Keep the `n` most variable genes (all, if there are fewer).
-
-    `flavor` as in scanpy; ``seurat_v3`` reads counts, the others log-normalised values; ``auto``
-    is ``seurat_v3`` where the data have counts and ``seurat`` elsewhere. With ``fit: train``
-    the genes are chosen on the training cells of each split.
-    """
-
-    n: Positive = 2000
-    flavor: Literal["auto", "seurat_v3", "seurat", "cell_ranger"] = "seurat_v3"
-    fit: Fit = "train"
-
-
-def hvg(adata: AnnData, options: Hvg) -> np.ndarray:
-    """Exactly `n` highly variable genes: ties at the cut go to the gene that comes first."""
-    if options.n >= adata.n_vars:
-        return np.ones(adata.n_vars, dtype=bool)
-    import anndata
-    import scanpy as sc
-
-    has_counts = "counts" in adata.layers or adata.uns["x"] == "counts"
-    flavor: str = options.flavor
-    if flavor == "auto":
-        flavor = "seurat_v3" if has_counts else "seurat"
-    if flavor == "seurat_v3" and not has_counts:
-        raise DataError(
-            "recipe step 'hvg': flavor seurat_v3 needs raw counts and the data have none; "
-            "use flavor seurat, or auto"
-        )
-    X = detected(adata) if flavor == "seurat_v3" else lognorm(adata)
-    bare = anndata.AnnData(X=X, var=adata.var[[]])
-    try:
-        table = sc.pp.highly_variable_genes(
-            bare, n_top_genes=options.n, flavor=flavor, inplace=False
-        )
-    except ValueError as error:
-        raise DataError(
-            f"recipe step 'hvg' ({flavor}) cannot be fitted on {adata.n_obs} cells x "
-            f"{adata.n_vars} genes: {error}; filter rare genes first, or use another flavor"
-        ) from error
-    if flavor == "seurat_v3":
-        badness = table["highly_variable_rank"].fillna(np.inf).to_numpy()
-    else:
-        badness = -table["dispersions_norm"].fillna(-np.inf).to_numpy()
-    keep = np.zeros(adata.n_vars, dtype=bool)
-    keep[np.argsort(badness, kind="stable")[: options.n]] = True
-    return keep
 
 
 # --- steps that change values -----------------------------------------------------------------
@@ -387,6 +248,7 @@ STEPS: dict[str, StepType] = {
     "min_cells_per_class": StepType(MinCellsPerClass, "cells", min_cells_per_class),
     "drop_cells": StepType(DropCells, "cells", drop_cells),
     "filter_genes": StepType(FilterGenes, "genes", filter_genes),
+    "expressed_genes": StepType(ExpressedGenes, "genes", expressed_genes),
     "drop_genes": StepType(DropGenes, "genes", drop_genes),
     "class_expression_filter": StepType(ClassExpressionFilter, "genes", class_expression_filter),
     "hvg": StepType(Hvg, "genes", hvg),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from panelbench.data import checks
 from panelbench.errors import ConfigError, DataError
 from panelbench.method import Matrix
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 Files = Mapping[str, Path]
@@ -86,3 +88,86 @@ def tidy(matrix: Any) -> Matrix:
     csr.sum_duplicates()
     csr.eliminate_zeros()
     return csr
+
+
+def with_counts(X: Matrix, obs: Any, genes: Any, where: str, notes: Iterable[str] = ()) -> AnnData:
+    """Make what a reader of raw counts returns.
+
+    Parameters
+    ----------
+    X
+        Counts, cells x genes.
+    obs
+        Table of the cells; its index names them.
+    genes
+        Names of the genes.
+    where
+        Name of the file, for messages.
+    notes
+        For people.
+
+    Raises
+    ------
+    DataError
+        When a value is no count; naming cell and gene.
+    """
+    import anndata
+    import pandas as pd
+
+    adata = anndata.AnnData(X=X, obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=str)))
+    checks.counts(adata.X, adata, where)
+    adata.layers["counts"] = adata.X
+    adata.uns.update(x="counts", notes=list(notes))
+    return adata
+
+
+def by_suffix(files: Files, *suffixes: str) -> list[Path]:
+    """Pick the one file that ends with each suffix.
+
+    Raises
+    ------
+    ConfigError
+        When there is none or several of one kind.
+    """
+    found = []
+    for suffix in suffixes:
+        ends = [path for name, path in files.items() if name.lower().endswith(suffix)]
+        if len(ends) != 1:
+            raise ConfigError(
+                f"this reader takes one {suffix} file, found {len(ends)} among {', '.join(files)}"
+            )
+        found += ends
+    return found
+
+
+def read_table(source: Any, where: str, needed: Iterable[str] = (), **options: Any) -> pd.DataFrame:
+    """Read a table of text with pandas.
+
+    Parameters
+    ----------
+    source
+        Path or open file.
+    where
+        Its name, for messages.
+    needed
+        Columns it must have.
+    options
+        For `pandas.read_csv`.
+
+    Raises
+    ------
+    DataError
+        Not a table, or a column is missing (with near matches).
+    """
+    import pandas as pd
+
+    try:
+        table: pd.DataFrame = pd.read_csv(source, **options)
+    except (ValueError, OSError, EOFError) as error:  # those of pandas are ValueErrors
+        raise DataError(f"{where}: cannot be read as a table ({error}); get it again") from error
+    for name in needed:
+        if name not in table:
+            raise DataError(
+                f"{where}: no column {name!r}; {checks.near_matches(name, table.columns)}"
+            )
+    return table
