@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.data import checks
-from panelbench.errors import ConfigError, DataError
+from panelbench.errors import ConfigError, DataError, hint
 from panelbench.method import Matrix
 
 if TYPE_CHECKING:
@@ -168,6 +168,6 @@ def read_table(source: Any, where: str, needed: Iterable[str] = (), **options: A
     for name in needed:
         if name not in table:
             raise DataError(
-                f"{where}: no column {name!r}; {checks.near_matches(name, table.columns)}"
+                f"{where}: no column {name!r}; {hint(name, table.columns)}"
             )
     return table

@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from panelbench.data.checks import near_matches
 from panelbench.data.readers._shared import Files, only, with_counts
 from panelbench.data.readers._tables import sparse_table
-from panelbench.errors import DataError
+from panelbench.errors import DataError, hint
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -44,7 +43,7 @@ def read(files: Files, *, name: str = "cell_id", make_unique: bool = False) -> A
                 )
             obs = pd.DataFrame({row[1].strip(): row[2:] for row in rows})
             if name not in obs:
-                raise DataError(f"{path}: no property {name!r}; {near_matches(name, obs.columns)}")
+                raise DataError(f"{path}: no property {name!r}; {hint(name, obs.columns)}")
             # The empty row consists of tabs.
             genes, counts = sparse_table(
                 stream, path.name, separator="\t", before=2, columns=len(obs)
