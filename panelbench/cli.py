@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from panelbench import __version__
-from panelbench.commands import options
+from panelbench.commands import JSON_FORMAT, options
 from panelbench.errors import InputError, PanelbenchError
 from panelbench.text import printable
 
@@ -27,7 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-JSON_FORMAT = 1
 
 
 def _command(
