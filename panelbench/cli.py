@@ -23,7 +23,6 @@ app = typer.Typer(
     name="panelbench",
     help="Benchmark methods that choose small gene panels from single-cell data.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -215,7 +214,7 @@ def _run(values: dict[str, Any]) -> int:
 
 @_command(
     "list",
-    "List methods, datasets, suites or runs.",
+    "List methods, evaluators, datasets, tasks, suites or runs.",
     *(options.listing, options.place),
 )
 def _list(values: dict[str, Any]) -> int:

@@ -172,7 +172,7 @@ def _short(path: Path) -> Path:
 
 
 def listing(what: str, settings: Settings, datasets: Path | None, output: str) -> int:
-    """Print methods, data sets, suites or runs.
+    """Print methods, evaluators, data sets, tasks, suites or runs.
 
     Raises
     ------
@@ -181,7 +181,9 @@ def listing(what: str, settings: Settings, datasets: Path | None, output: str) -
     """
     kinds: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "methods": lambda: _methods(settings),
+        "evaluators": _evaluators,
         "datasets": lambda: _datasets(datasets),
+        "tasks": lambda: _tasks(datasets),
         "suites": _suites,
         "runs": lambda: _runs(settings),
     }
@@ -244,6 +246,32 @@ def _datasets(path: Path | None) -> list[dict[str, Any]]:
             "citation": spec.citation,
         }
         for spec in load_catalogue(find_catalogue(path)).values()
+    ]
+
+
+def _tasks(path: Path | None) -> list[dict[str, Any]]:
+    from panelbench.data.catalogue import find_catalogue, load_catalogue
+
+    return [
+        {"task": task.name, "dataset": spec.id, "kind": task.kind, "column": task.column}
+        for spec in load_catalogue(find_catalogue(path)).values()
+        for task in spec.tasks
+    ]
+
+
+def _evaluators() -> list[dict[str, Any]]:
+    from panelbench.params import params_dict
+    from panelbench.scoring.evaluators import EVALUATORS
+
+    return [
+        {
+            "evaluator": evaluator.id,
+            "label": evaluator.label,
+            "reads": evaluator.reads,
+            "scores": evaluator.kind or "the task",
+            "parameters": [f"{n}={v}" for n, v in params_dict(evaluator.params()).items()],
+        }
+        for evaluator in EVALUATORS.values()
     ]
 
 
