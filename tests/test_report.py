@@ -690,3 +690,12 @@ def test_latex_shrinks_what_is_wide_however_many_columns_it_has(text: str, shrun
     assert (r"\resizebox{\ifdim\width>\textwidth" in latex(table)) == shrunk
     many = Grid.plain("t", "T", [f"c{i}" for i in range(9)], [["x"] * 9])
     assert r"\resizebox" not in latex(many)
+
+
+def test_only_long_tables_scroll_up_and_down(tmp_path: Path) -> None:
+    many = tuple(Row(f"mrmr-f[a={i}]", f"V{i}", "mrmr-f", DECLARED) for i in range(41))
+    for rows, n in ((ROWS, 0), (many[:40], 0), (many, 1)):
+        build(fake_results({"ks": [16], "seeds": [0]}, rows=rows), tmp_path)
+        page = (tmp_path / "report.html").read_text()
+        table = page[page.index('id="table-f1-macro"') :]
+        assert table[: table.index("<table>")].count("scroll tall") == n

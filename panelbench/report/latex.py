@@ -21,7 +21,7 @@ _SIGNS = {
 }
 
 
-SAFE = 60
+SAFE = 66
 """Letters in a row that fit onto any page; what is longer is measured by LaTeX."""
 
 _FITTING = r"\ifdim\width>\textwidth\textwidth\else\width\fi"
