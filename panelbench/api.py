@@ -45,7 +45,7 @@ class Done:
     states
         Where each run of the stages asked for stands now.
     results
-        Tables of the records, when the report was asked for.
+        What the records say, when an evaluation or the report was asked for.
     report
         Files of the report.
     """
@@ -163,6 +163,8 @@ def perform(
         runs += plan.selections if "select" in wanted else ()
         runs += plan.evaluations if "evaluate" in wanted else ()
         done.states = [(run, executor.states.of(run)) for run in runs]
+    if stages and stages[-1] == "evaluate" and any(s.status == "done" for _, s in done.states):
+        done.results = collect(plan, executor.states.store)
     if "report" in wanted and shard is None:
         done.results, done.report = report(plan, settings)
         if wanted == {"report"} and all(line.status != "ok" for line in done.results.scores):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from panelbench import __version__
-from panelbench.commands import options
+from panelbench.commands import JSON_FORMAT, options
 from panelbench.errors import InputError, PanelbenchError
 from panelbench.text import printable
 
@@ -24,11 +24,9 @@ app = typer.Typer(
     name="panelbench",
     help="Benchmark methods that choose small gene panels from single-cell data.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-JSON_FORMAT = 1
 
 
 def _command(
@@ -220,7 +218,7 @@ def _run(values: dict[str, Any]) -> int:
 
 @_command(
     "list",
-    "List methods, evaluators, datasets, suites or runs.",
+    "List methods, evaluators, datasets, tasks, suites or runs.",
     *(options.listing, options.place),
 )
 def _list(values: dict[str, Any]) -> int:

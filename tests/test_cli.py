@@ -301,7 +301,23 @@ def test_lists(bench: Bench) -> None:
     assert {"random", "mrmr-f", "hsic-lasso"} <= {line["method"] for line in methods}
     assert "citeseq" in bench.call_here("list", "datasets").out
     assert "demo" in bench.call_here("list", "suites").out
+    evaluators = bench.call_here("list", "evaluators", "--output", "json").json["evaluators"]
+    assert {"rf", "knn", "builtin"} <= {line["evaluator"] for line in evaluators}
+    tasks = bench.call_here("list", "tasks", "--output", "json").json["tasks"]
+    assert ("pbmc68k-reduced", "bulk_labels") in {(x["dataset"], x["task"]) for x in tasks}
     assert bench.call_here("list", "rnus").code == 2
+
+
+def test_shells_complete_commands_and_options(bench: Bench) -> None:
+    words = {"_PANELBENCH_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    for text, found in (("panelbench pre", "preprocess"), ("panelbench select --met", "--method")):
+        environment = bench.environment() | words | {"COMP_WORDS": text}
+        environment["COMP_CWORD"] = str(len(text.split()) - 1)
+        code = "from panelbench.cli import app; app(prog_name='panelbench')"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+        )
+        assert found in done.stdout.split(), done.stderr
 
 
 def test_clean(bench: Bench) -> None:

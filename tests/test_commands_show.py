@@ -28,3 +28,33 @@ def test_what_follows_from_a_failed_selection_is_told_once(bench: Bench) -> None
     assert "select odd" in ran.out and "evaluate odd" not in ran.out
     alone = bench.call("evaluate", *own)
     assert "evaluate odd" in alone.out and "no disk" in alone.out
+
+
+def test_select_shows_genes_and_evaluate_shows_scores(bench: Bench) -> None:
+    bench.add_method("plain")
+    own = bench.own("--method", "plain", "--k", "12")
+    chosen = bench.call("select", *own)
+    assert "g0, g1, g2, g3, g4, g5, g6, g7, ... (12 in all)" in chosen.out
+    (line,) = bench.call("select", *own, "--output", "json").json["runs"]
+    assert line["genes"] == [f"g{i}" for i in range(12)] and "metrics" not in line
+    scored = bench.call("evaluate", *own)
+    assert "Macro F1" in scored.out and "plain" in scored.out
+    found = bench.call("evaluate", *own, "--output", "json").json
+    (line,) = found["runs"]
+    assert 0.5 < line["metrics"]["accuracy"] <= 1 and "genes" not in line
+    assert f"{100 * line['metrics']['f1_macro']:.1f}" in scored.out
+    assert found["format"] == 1
+
+
+def test_a_run_without_a_result_has_no_genes_and_no_metrics(bench: Bench) -> None:
+    bench.add_method("odd", 'raise OSError("no disk")')
+    found = bench.call("run", *bench.own("--method", "odd", "--k", "4"), "--output", "json").json
+    assert all("genes" not in line and "metrics" not in line for line in found["runs"])
+
+
+def test_there_is_one_version_of_the_json_output(bench: Bench) -> None:
+    from panelbench.commands import JSON_FORMAT
+
+    failed = bench.call_here("list", "nothing", "--output", "json")
+    listed = bench.call_here("list", "suites", "--output", "json")
+    assert failed.json["format"] == listed.json["format"] == JSON_FORMAT

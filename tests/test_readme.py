@@ -32,6 +32,15 @@ def test_there_are_commands_to_check() -> None:
     assert {"preprocess", "select", "evaluate", "report", "run", "list"} <= {c[0] for c in COMMANDS}
 
 
+def test_every_command_is_named() -> None:
+    import typer
+
+    from panelbench.cli import app
+
+    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+        assert re.search(rf"panelbench {name}\b", TEXT), name
+
+
 def test_the_commands_run(bench: Bench) -> None:
     """All commands in their order, in one folder; the whole demo is left to continuous tests."""
     (bench.folder / "my.h5ad").write_bytes(_named_like_a_real_one(bench))

@@ -23,9 +23,11 @@ from panelbench.report.grid import Grid, markdown, to_csv
 from panelbench.report.latex import escape, latex
 from panelbench.report.panels import panels
 from panelbench.report.published import COLUMNS, beside, read
+from panelbench.report.ranks import rankings, ranks_grid
 from panelbench.report.results import EvaluatorRef, Results, ScoreLine, SelectionLine
 from panelbench.report.summary import Entrant, Summary
 from panelbench.report.tables import RECORD_COLUMNS, metric_grid, specs
+from panelbench.scoring.metrics import METRICS
 from panelbench.suite.runs import Declared, Row
 from panelbench.suite.specs import SuiteSpec
 
@@ -633,3 +635,67 @@ def test_the_report_of_a_suite_that_has_not_run_says_so(tmp_path: Path) -> None:
 def test_a_single_k_gives_a_figure_too(tmp_path: Path) -> None:
     build(fake_results({"ks": [64]}), tmp_path)
     assert (tmp_path / "figures/f1-macro-by-k.png").read_bytes().startswith(b"\x89PNG")
+
+
+# -- numbers that would mislead ------------------------------------------------------------
+
+
+def test_two_seeds_have_no_interval(tmp_path: Path) -> None:
+    for seeds, wanted in (([0, 1], {""}), ([0, 1, 2], None)):
+        build(fake_results({"seeds": seeds}), tmp_path)
+        lines = list(csv.DictReader((tmp_path / "stability.csv").open()))
+        assert {line["stability"] for line in lines}.isdisjoint({""})
+        low = {line["stability_low"] for line in lines}
+        assert low == wanted if wanted else "" not in low
+
+
+def test_what_keeps_all_genes_selects_none(report: Path) -> None:
+    lines = {x["Method"]: x for x in csv.DictReader((report / "methods.csv").open())}
+    assert lines["All genes"]["Sparse selection"] == "–"
+
+
+def test_methods_are_ranked_within_an_evaluator() -> None:
+    results = fake_results({"evaluators": ["rf", "knn", "builtin"]})
+    worse = [
+        replace(
+            line,
+            evaluator=EvaluatorRef.of("knn"),
+            metrics={name: 0.5 - value / 10 for name, value in line.metrics.items()},
+        )
+        for line in results.scores
+        if not line.evaluator.own
+    ]
+    both = Summary(replace(results, scores=[*results.scores, *worse]))
+    found = rankings(both, METRICS["f1_macro"])
+    assert [(r.evaluator.id, list(r.compared.mean_rank.index)) for r in found] == [
+        ("rf", ["mRMR-f", "Seurat"]),
+        ("knn", ["Seurat", "mRMR-f"]),
+        ("builtin", ["YOTO", "PERSIST"]),
+    ]
+    rows = [[cell.text for cell in row] for row in ranks_grid(found, METRICS["f1_macro"]).rows]
+    assert [row[:3] for row in rows] == [
+        ["RF", "mRMR-f", "1.00"], ["", "Seurat", "2.00"], ["kNN", "Seurat", "1.00"],
+        ["", "mRMR-f", "2.00"], ["own predictor", "YOTO", "1.00"], ["", "PERSIST", "2.00"],
+    ]  # fmt: skip
+    alone = ranks_grid(found[:1], METRICS["f1_macro"])
+    assert [column[0] for column in alone.header][:2] == ["Method", "Mean rank"]
+    assert "scored by RF" in alone.caption
+
+
+@pytest.mark.parametrize(
+    ("text", "shrunk"), [("x", False), ("a long cell of forty letters " * 2, True)]
+)
+def test_latex_shrinks_what_is_wide_however_many_columns_it_has(text: str, shrunk: bool) -> None:
+    table = Grid.plain("t", "T", ("a", "b"), [(text, text)])
+    assert (r"\resizebox{\ifdim\width>\textwidth" in latex(table)) == shrunk
+    many = Grid.plain("t", "T", [f"c{i}" for i in range(9)], [["x"] * 9])
+    assert r"\resizebox" not in latex(many)
+
+
+def test_only_long_tables_scroll_up_and_down(tmp_path: Path) -> None:
+    many = tuple(Row(f"mrmr-f[a={i}]", f"V{i}", "mrmr-f", DECLARED) for i in range(41))
+    for rows, n in ((ROWS, 0), (many[:40], 0), (many, 1)):
+        build(fake_results({"ks": [16], "seeds": [0]}, rows=rows), tmp_path)
+        page = (tmp_path / "report.html").read_text()
+        table = page[page.index('id="table-f1-macro"') :]
+        assert table[: table.index("<table>")].count("scroll tall") == n

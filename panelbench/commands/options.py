@@ -169,7 +169,9 @@ def out(
 
 
 def listing(
-    what: Annotated[str, typer.Argument(help="methods, evaluators, datasets, suites or runs.")],
+    what: Annotated[
+        str, typer.Argument(help="methods, evaluators, datasets, tasks, suites or runs.")
+    ],
 ) -> None:
     """Argument of list."""
 

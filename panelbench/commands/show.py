@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from panelbench.commands import JSON_FORMAT
 from panelbench.errors import InputError, UnknownName
 from panelbench.records.store import Record, Store, newest
 from panelbench.text import printable
@@ -23,12 +24,9 @@ if TYPE_CHECKING:
     from panelbench.running.states import State
     from panelbench.suite.runs import Run
 
-FORMAT = 1
-"""Version of the JSON output; raised when a key changes its meaning or goes."""
-
 
 def _print_json(**content: Any) -> None:
-    print(json.dumps({"format": FORMAT, **content}, indent=1, sort_keys=True, default=str))
+    print(json.dumps({"format": JSON_FORMAT, **content}, indent=1, sort_keys=True, default=str))
 
 
 def _print(table: Table) -> None:
@@ -56,7 +54,19 @@ def _first_line(text: str, limit: int | None = None) -> str:
 
 
 def _line(run: Run, state: State) -> dict[str, Any]:
+    """A run for programs, with its genes or metrics once it is done."""
+    from panelbench.stages.panel import panel_of
+    from panelbench.suite.runs import SelectRun
+
+    result: dict[str, Any] = {}
+    if state.status == "done" and state.record is not None:
+        found = state.record.result
+        if isinstance(run, SelectRun):
+            result = {"genes": panel_of(found.get("ranking", ()), run.k)}
+        else:
+            result = {"metrics": found.get("metrics", {})}
     return {
+        **result,
         "stage": run.stage,
         "key": run.key,
         "dataset": run.dataset.id,
@@ -103,6 +113,7 @@ def done(done: Done, settings: Settings, *, as_json: bool, shard: tuple[int, int
             exit_code=done.exit_code,
         )  # fmt: skip
         return
+    _panels(done.states)
     if done.results is not None:
         from panelbench.report import terminal_table
 
@@ -118,6 +129,25 @@ def done(done: Done, settings: Settings, *, as_json: bool, shard: tuple[int, int
         print(f"report: {_short(path)}")
     if shard is not None:
         print(f"shard {shard[0]}/{shard[1]} is over; when all are, run `panelbench report`")
+
+
+def _panels(states: Iterable[tuple[Run, State]], most: int = 40, genes: int = 8) -> None:
+    """Print the first genes of each panel, where nothing else was asked for."""
+    from panelbench.suite.runs import SelectRun
+
+    states = list(states)
+    if any(not isinstance(run, SelectRun) for run, _ in states):
+        return
+    rows = []
+    for run, state in states:
+        if isinstance(run, SelectRun) and state.status == "done" and state.record is not None:
+            panel = state.record.result["ranking"][: run.k]
+            more = f", ... ({len(panel)} in all)" if len(panel) > genes else ""
+            rows.append((run.describe(), ", ".join(panel[:genes]) + more))
+    if rows:
+        _print(_table(("run", "genes, best first"), rows[:most]))
+    if len(rows) > most:
+        print(f"... and {len(rows) - most} more; --output json has all")
 
 
 def _failures(found: Iterable[tuple[Run, State]]) -> None:
@@ -143,7 +173,7 @@ def _short(path: Path) -> Path:
 
 
 def listing(what: str, settings: Settings, datasets: Path | None, output: str) -> int:
-    """Print methods, evaluators, data sets, suites or runs.
+    """Print methods, evaluators, data sets, tasks, suites or runs.
 
     Raises
     ------
@@ -154,6 +184,7 @@ def listing(what: str, settings: Settings, datasets: Path | None, output: str) -
         "methods": lambda: _methods(settings),
         "evaluators": lambda: _evaluators(settings),
         "datasets": lambda: _datasets(datasets),
+        "tasks": lambda: _tasks(datasets),
         "suites": _suites,
         "runs": lambda: _runs(settings),
     }
@@ -241,6 +272,16 @@ def _datasets(path: Path | None) -> list[dict[str, Any]]:
             "citation": spec.citation,
         }
         for spec in load_catalogue(find_catalogue(path)).values()
+    ]
+
+
+def _tasks(path: Path | None) -> list[dict[str, Any]]:
+    from panelbench.data.catalogue import find_catalogue, load_catalogue
+
+    return [
+        {"task": task.name, "dataset": spec.id, "kind": task.kind, "column": task.column}
+        for spec in load_catalogue(find_catalogue(path)).values()
+        for task in spec.tasks
     ]
 
 

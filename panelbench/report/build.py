@@ -33,10 +33,9 @@ from panelbench.report.properties import (
     provenance,
 )
 from panelbench.report.published import beside, published_grid, read
-from panelbench.report.ranks import comparison, ranks_grid
+from panelbench.report.ranks import Ranking, rankings, ranks_grid
 from panelbench.report.results import Results
 from panelbench.report.summary import Summary
-from panelbench.scoring.comparison import Comparison
 from panelbench.scoring.metrics import Metric
 from panelbench.suite.specs import FigureSpec, TableSpec
 
@@ -63,10 +62,9 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     The files of the report: ``tables/<name>.{md,tex,csv}`` and ``figures/<name>.{svg,png}`` for
     each table of the suite and each figure that there are data for; ``methods``, ``ranks``,
     ``stability``, ``overlap-<data set>``, ``cost``, ``failures`` and ``published`` (``.md`` and
-    ``.csv``; ``.tex`` for methods and ranks); ``ranks``, ``cost`` and ``training-<data
-    set>-<method>`` as figures; ``report.html``. Only ``cost``, ``training``, ``failures`` and the
-    page hold anything that differs between two executions of the same runs. ``manifest.json``
-    lists them all.
+    ``.csv``; ``.tex`` for methods and ranks); ``ranks-<n>``, ``cost`` and ``training-<n>-...`` as
+    figures; ``report.html``. Only ``cost``, ``training``, ``failures`` and the page hold anything
+    that differs between two executions of the same runs. ``manifest.json`` lists them all.
 
     Raises
     ------
@@ -113,10 +111,10 @@ def terminal_table(results: Results) -> Table:
 
 
 class _Parts(NamedTuple):
-    """All tables of a report, and the comparison of the methods."""
+    """All tables of a report, and the comparisons of the methods."""
 
     main: Metric
-    compared: Comparison | None
+    rankings: list[Ranking]
     metric_tables: list[Grid]
     methods: Grid
     ranks: Grid | None
@@ -130,11 +128,11 @@ class _Parts(NamedTuple):
     def of(cls, summary: Summary, reference: Path | None) -> _Parts:
         """Fill the tables."""
         main = tables.main_metric(summary)
-        compared = comparison(summary, main)
+        compared = rankings(summary, main)
         numbers = beside(summary, read(reference))
         return cls(
             main=main,
-            compared=compared,
+            rankings=compared,
             metric_tables=[_grid(summary, spec) for spec in tables.specs(summary)],
             methods=properties_grid(summary.results),
             ranks=ranks_grid(compared, main) if compared else None,
@@ -237,11 +235,12 @@ def _drawings(summary: Summary, parts: _Parts) -> Iterator[Drawing]:
             title = spec.title or kind.title.format(summary.metrics[spec.metric].label)
             yield Drawing(f"figures/{spec.name}", f"{title}: {kind.note}", content, kind.draw)
     label = parts.main.label
-    ranks = figures.RanksContent.of(parts.compared) if parts.compared else None
-    if ranks is not None:
-        title = f"Mean ranks by {label}; a bar joins methods that cannot be told apart"
-        title += " (Wilcoxon, Holm-corrected, 5% level)"
-        yield Drawing("ranks", title, ranks, figures.critical_difference)
+    for number, ranking in enumerate(parts.rankings, start=1):
+        ranks = figures.RanksContent.of(ranking.compared)
+        if ranks is not None:
+            title = f"Mean ranks by {label} of panels scored by {ranking.evaluator.label}; a bar "
+            title += "joins methods that cannot be told apart (Wilcoxon, Holm-corrected, 5% level)"
+            yield Drawing(f"ranks-{number}", title, ranks, figures.critical_difference)
     cost = page_figures.cost_against_quality(summary, parts.cost.records, parts.main, looks)
     if cost is not None:
         title = f"{label} against the time of one selection, mean over seeds and tasks"
@@ -261,7 +260,7 @@ def _page(summary: Summary, parts: _Parts, pictures: dict[str, Picture]) -> Page
         tables=parts.metric_tables,
         figures=below("figures/"),
         ranks=parts.ranks,
-        ranks_figure=pictures.get("ranks"),
+        ranks_figures=below("ranks-"),
         published=parts.published,
         stability=parts.stability,
         overlaps=parts.overlaps,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":")
+FILLS = (("full", "left", "bottom"), ("none", "right", "top"))
+"""Fillings of markers: colours of the first and of later rounds, by evaluator."""
 GREY = "#6b7280"
 
 
@@ -75,15 +77,16 @@ class Looks:
         self.number = {row: i for i, row in enumerate(summary.results.rows)}
 
     def of(self, entrant: Entrant, evaluators: Sequence[EvaluatorRef]) -> dict[str, Any]:
-        """Matplotlib options of a line: colour and marker by method, dashes by evaluator."""
+        """Options of a line: colour and marker by method, dashes and filling by evaluator."""
         i = self.number[entrant.row]
         lap = i // len(COLOURS)
+        turn = evaluators.index(entrant.evaluator)
         # Beyond seven methods a colour comes again with another marker.
         return {
             "color": COLOURS[i % len(COLOURS)],
             "marker": MARKERS[(i + lap) % len(MARKERS)],
-            "linestyle": LINES[evaluators.index(entrant.evaluator) % len(LINES)],
-            "fillstyle": "full" if lap % 2 == 0 else "none",
+            "linestyle": LINES[turn % len(LINES)],
+            "fillstyle": FILLS[lap % 2][turn % len(FILLS[0])],
         }
 
 
@@ -108,8 +111,18 @@ def legend(figure: Figure | SubFigure, handles: Mapping[str, Any], rows: int) ->
         list(handles.values()),
         list(handles),
         loc="outside right center",
-        ncols=max(1, -(-len(handles) // (15 * rows))),
+        ncols=_legend_columns(len(handles), rows),
     )
+
+
+def _legend_columns(entries: int, rows: int) -> int:
+    return max(1, -(-entries // (16 * rows)))
+
+
+def legend_width(labels: Collection[str], rows: int) -> float:
+    """Inches that a legend takes beside `rows` of panels."""
+    longest = max((len(label) for label in labels), default=0)
+    return _legend_columns(len(set(labels)), rows) * (0.068 * longest + 0.6)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Page:
     tables: Sequence[Grid]
     figures: Sequence[Picture]
     ranks: Grid | None
-    ranks_figure: Picture | None
+    ranks_figures: Sequence[Picture]
     published: Grid | None
     stability: Grid
     overlaps: Sequence[Grid]

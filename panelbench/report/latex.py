@@ -21,17 +21,23 @@ _SIGNS = {
 }
 
 
+SAFE = 66
+"""Letters in a row that fit onto any page; what is longer is measured by LaTeX."""
+
+_FITTING = r"\ifdim\width>\textwidth\textwidth\else\width\fi"
+
+
 def latex(grid: Grid) -> str:
     r"""Write a grid as a ``table`` environment.
 
-    It needs ``\usepackage{booktabs}`` and, for tables wider than the page, ``graphicx``; it
-    compiles with pdflatex, xelatex and lualatex.
+    It needs ``\usepackage{booktabs}`` and, for long rows, ``graphicx``, with which a table that
+    is wider than the page is made smaller; it compiles with pdflatex, xelatex and lualatex.
     """
     body = [r"\toprule", *_header(grid), r"\midrule", *_rows(grid), r"\bottomrule"]
     columns = "l" * grid.stubs + "r" * (len(grid.header) - grid.stubs)
     tabular = [rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"]
-    if len(grid.header) > 8:
-        tabular = [r"\resizebox{\textwidth}{!}{%", *tabular, "}"]
+    if _letters(grid) > SAFE:
+        tabular = [rf"\resizebox{{{_FITTING}}}{{!}}{{%", *tabular, "}"]
     title, caption, *notes = escape([grid.title, grid.caption, *grid.notes])
     label = re.sub(r"[^A-Za-z0-9.:-]+", "-", grid.name)
     lines = [
@@ -50,6 +56,13 @@ def latex(grid: Grid) -> str:
         ]
         lines += [r"\par\smallskip", r"{\footnotesize\raggedright", r"\\".join(numbered) + r"\par}"]
     return "\n".join([*lines, r"\end{table}", ""])
+
+
+def _letters(grid: Grid) -> int:
+    """Letters in the longest row there can be, three for the gap between columns."""
+    body = [[len(cell.text) for cell in row] for row in grid.rows]
+    names = [len(column[-1]) for column in grid.header]
+    return sum(max(lengths) + 3 for lengths in zip(names, *body, strict=True))
 
 
 def _header(grid: Grid) -> list[str]:

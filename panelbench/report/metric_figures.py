@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from panelbench.report import choice
-from panelbench.report.figures import GREY, Looks, axis_label, blank, headline, legend
+from panelbench.report.figures import GREY, Looks, axis_label, blank, headline, legend, legend_width
 from panelbench.report.results import Size, size_name
 from panelbench.report.summary import Entrant, Place, Summary
 from panelbench.scoring.metrics import Metric, metric
@@ -227,7 +227,8 @@ def _lines(content: MetricContent) -> Figure:
 
     columns = content.columns
     rows = -(-len(content.panels) // columns)
-    figure = Figure(figsize=(3.6 * columns + 2.8, 3.6 * rows), layout="constrained")
+    width = 3.6 * columns + legend_width(content.labels, rows)
+    figure = Figure(figsize=(width, 3.6 * rows), layout="constrained")
     sharey: Literal["row", "none"] = "row" if content.share else "none"
     axes = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
     handles: dict[str, Any] = {}

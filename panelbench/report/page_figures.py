@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench.report.figures import COLOURS, Looks, axis_label, blank, legend
+from panelbench.report.figures import COLOURS, Looks, axis_label, blank, legend, legend_width
 from panelbench.report.results import SelectionLine
 from panelbench.report.summary import Entrant, Place, Summary
 from panelbench.scoring.metrics import Metric
@@ -76,7 +76,9 @@ def draw_cost(content: CostContent) -> Figure:
 
     columns = min(3, len(content.panels))
     rows = -(-len(content.panels) // columns)
-    figure = Figure(figsize=(3.6 * columns + 2.8, 3.6 * rows), layout="constrained")
+    labels = {dot.label for _, dots in content.panels for dot in dots}
+    width = 3.6 * columns + legend_width(labels, rows)
+    figure = Figure(figsize=(width, 3.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     handles: dict[str, Any] = {}
     for ax, (dataset, dots) in zip(axes.flat, content.panels, strict=False):

@@ -13,6 +13,9 @@ from panelbench.report.summary import Summary, ordered
 from panelbench.scoring.panel_metrics import jaccard, marker_recovery, stability
 from panelbench.suite.runs import Row
 
+MIN_SEEDS = 3
+"""Below this many seeds the interval of the stability has no width, or none that means anything."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -68,6 +71,8 @@ def stability_grid(summary: Summary) -> Grid:
         chosen = list(by_seed.values())
         n_genes = facts.get("genes")
         index = stability(chosen, int(n_genes)) if n_genes else stability([], 0)
+        if len(chosen) < MIN_SEEDS:
+            index = index._replace(low=float("nan"), high=float("nan"))
         markers: Mapping[str, tuple[str, ...]] = facts.get("markers") or {}
         found = [marker_recovery(panel, markers) for panel in chosen] if markers else []
         lines.append(
@@ -114,8 +119,8 @@ def stability_grid(summary: Summary) -> Grid:
         caption=(
             "Jaccard: mean over pairs of seeds. Stability: index of Nogueira et al. 2018, 1 when "
             "all seeds choose the same genes, 0 as at random; its interval is asymptotic in the "
-            "number of seeds. Seeds change the training cells as well as the method's own "
-            "randomness."
+            "number of seeds, and left out below three. Seeds change the training cells as well as "
+            "the method's own randomness."
         ),
         records=lines,
     )

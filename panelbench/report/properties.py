@@ -28,7 +28,8 @@ def properties_grid(results: Results) -> Grid:
                 declared.supervised,
                 tasks if declared.supervised else "–",
                 declared.predictor,
-                declared.sparse_selection,
+                # A control that keeps all genes selects none.
+                declared.sparse_selection if declared.cut else "–",
                 declared.end_to_end,
                 declared.cite,
             )

@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from panelbench.report.grid import Grid
+from panelbench.report.results import EvaluatorRef
 from panelbench.report.summary import Entrant, Place, Summary
 from panelbench.scoring.comparison import Comparison, compare
 from panelbench.scoring.metrics import Metric
 
 
-def comparison(summary: Summary, item: Metric) -> Comparison | None:
-    """Compare all entrants that compete by one metric; None with fewer than two.
+@dataclass(frozen=True)
+class Ranking:
+    """Methods compared by the scores that one evaluator gave their panels."""
 
+    evaluator: EvaluatorRef
+    compared: Comparison
+
+
+def rankings(summary: Summary, item: Metric) -> list[Ranking]:
+    """Compare the methods that compete by one metric, within each evaluator.
+
+    A forest and a neighbour search on the same panel are no rivals: what is ranked are methods.
     A column is a (data set, task, k, level of noise), its value the mean over the seeds that
-    ran.
+    ran. An evaluator with fewer than two methods is left out.
     """
+    found = []
+    for evaluator in summary.evaluators:
+        entrants = [
+            entrant
+            for entrant in summary.entrants
+            if entrant.evaluator == evaluator
+            and summary.competes(entrant)
+            and item.kind in (*summary.kind(entrant), "panel")
+        ]
+        compared = _compared(summary, entrants, item)
+        if compared is not None:
+            found.append(Ranking(evaluator, compared))
+    return found
+
+
+def _compared(summary: Summary, entrants: list[Entrant], item: Metric) -> Comparison | None:
     import pandas as pd
 
-    entrants = [
-        entrant
-        for entrant in summary.entrants
-        if summary.competes(entrant) and item.kind in (*summary.kind(entrant), "panel")
-    ]
-    labels = unique_labels(summary, entrants)
     places = [
         Place(dataset, task, k, level)
         for dataset in summary.datasets
@@ -36,7 +59,7 @@ def comparison(summary: Summary, item: Metric) -> Comparison | None:
         for place in places
         if any((place, entrant) in summary.scores for entrant in entrants)
     ]
-    values = pd.DataFrame(table, columns=labels, dtype=float)
+    values = pd.DataFrame(table, columns=_labels(entrants), dtype=float)
     values = values.dropna(axis=0, how="all").dropna(axis=1, how="all")
     if values.shape[1] < 2:
         return None
@@ -47,13 +70,11 @@ def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
 
 
-def unique_labels(summary: Summary, entrants: list[Entrant]) -> list[str]:
-    """Labels of rows; two rows of the same label are told apart by their parameters."""
-    labels = [summary.label(entrant, entrants) for entrant in entrants]
+def _labels(entrants: list[Entrant]) -> list[str]:
+    """Labels of methods; two of the same label are told apart by their parameters."""
+    labels = [entrant.row.label for entrant in entrants]
     return [
-        label
-        if labels.count(label) == 1
-        else f"{label} ({entrant.row.variant}, {entrant.evaluator.variant})"
+        label if labels.count(label) == 1 else f"{label} ({entrant.row.variant})"
         for label, entrant in zip(labels, entrants, strict=True)
     ]
 
@@ -63,29 +84,49 @@ def _mean(summary: Summary, place: Place, entrant: Entrant, item: Metric) -> flo
     return score.mean(item.id) if score else float("nan")
 
 
-def ranks_grid(found: Comparison, item: Metric) -> Grid:
-    """Mean ranks, and for each method how its difference to the best is rated."""
-    names = list(found.mean_rank.index)
-    tested = found.pairwise is not None
-    rows = []
-    for name in names:
-        p = found.pairwise.loc[name, names[0]] if found.pairwise is not None else np.nan
-        cells = [str(name), f"{found.mean_rank[name]:.2f}"]
-        rows.append([*cells, *(["–" if name == names[0] else _p(p)] if tested else [])])
-    friedman = (
-        f"Friedman's test: chi-square {found.statistic:.2f}, p = {found.p_value:.3g}. "
-        if np.isfinite(found.p_value)
-        else ""
-    )
+def ranks_grid(rankings: Sequence[Ranking], item: Metric) -> Grid:
+    """Mean ranks, and for each method how its difference to the best is rated.
+
+    With several evaluators each has its own ranks, below each other.
+    """
+    several = len(rankings) > 1
+    tested = any(ranking.compared.pairwise is not None for ranking in rankings)
+    rows, notes = [], []
+    for ranking in rankings:
+        first = ranking.evaluator.label
+        for cells in _rows(ranking.compared):
+            rows.append([*([first] if several else []), *cells[: 3 if tested else 2]])
+            # What a row shares with the one above it is not said again.
+            first = ""
+        notes.append((f"{ranking.evaluator.label}: " if several else "") + _about(ranking.compared))
     holm = (
         "p: Wilcoxon signed-rank test against the best-ranked method, Holm-corrected over all "
-        "pairs. Columns of one data set are related, so the p-values flatter. "
+        "pairs. Columns of one data set are related, so the p-values flatter."
     )
-    caption = (
-        f"Mean rank by {item.label} over {found.columns} columns (data set, task, k), 1 = best. "
-        + friedman
-        + (holm if tested else "")
-        + " ".join(note[:1].upper() + note[1:] + "." for note in found.notes)
-    )
+    scored = "" if several else f" of panels scored by {rankings[0].evaluator.label}"
+    caption = [f"Mean rank by {item.label}{scored}, 1 = best.", *notes, *([holm] if tested else [])]
     columns = ("Method", "Mean rank", *(("p against the best",) if tested else ()))
-    return Grid.plain("ranks", "Mean ranks", columns, rows, caption=caption.strip())
+    if several:
+        columns = ("Scored by", *columns)
+    stubs = 2 if several else 1
+    return Grid.plain("ranks", "Mean ranks", columns, rows, stubs=stubs, caption=" ".join(caption))
+
+
+def _rows(compared: Comparison) -> Iterator[list[str]]:
+    """Method, mean rank and p of every method of a comparison."""
+    names = list(compared.mean_rank.index)
+    for name in names:
+        p = "–"
+        if compared.pairwise is not None and name != names[0]:
+            p = _p(compared.pairwise.loc[name, names[0]])
+        yield [str(name), f"{compared.mean_rank[name]:.2f}", p]
+
+
+def _about(compared: Comparison) -> str:
+    """On how much a comparison rests, in words."""
+    text = f"{compared.columns} columns (data set, task, k)."
+    if np.isfinite(compared.p_value):
+        text += (
+            f" Friedman's test: chi-square {compared.statistic:.2f}, p = {compared.p_value:.3g}."
+        )
+    return " ".join([text, *(note[:1].upper() + note[1:] + "." for note in compared.notes)])

@@ -167,7 +167,5 @@ def read_table(source: Any, where: str, needed: Iterable[str] = (), **options: A
         raise DataError(f"{where}: cannot be read as a table ({error}); get it again") from error
     for name in needed:
         if name not in table:
-            raise DataError(
-                f"{where}: no column {name!r}; {hint(name, table.columns)}"
-            )
+            raise DataError(f"{where}: no column {name!r}; {hint(name, table.columns)}")
     return table
