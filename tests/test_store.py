@@ -21,6 +21,7 @@ from panelbench.records.store import (
     new_attempt,
     newest,
     now,
+    ranks_enough,
 )
 
 PLACE = Address("data", "method", "0" * 32)
@@ -164,3 +165,9 @@ def test_attempts_are_unique_and_in_order_of_time() -> None:
     time.sleep(0.01)
     assert len(set(names)) == 50
     assert new_attempt() > max(names)
+
+
+def test_an_uncut_panel_has_no_size_to_compare() -> None:
+    assert ranks_enough(_record(asked={"k": None}), 0)
+    assert not ranks_enough(_record(asked={"k": 2}, result={"ranking": ["a", "b"]}), 3)
+    assert ranks_enough(_record(asked={"k": 2}, result={"ranking": ["a", "b", "c"]}), 3)

@@ -266,7 +266,8 @@ def ranks_enough(record: Record, k: int) -> bool:
     """Whether a record of a selection answers for k genes: a nested ranking may be shorter."""
     if record.status is not Status.OK:
         return True
-    return bool(record.asked.get("k", 0) >= k or len(record.result.get("ranking", ())) >= k)
+    # The k of an evaluation is None where the panel is not cut.
+    return bool((record.asked.get("k") or 0) >= k or len(record.result.get("ranking", ())) >= k)
 
 
 def _lost(address: Address, attempt: str, like: Record | None = None) -> Record:
