@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anndata
+import numpy as np
 import pytest
 
 from panelbench.data.catalogue import (
@@ -154,6 +156,8 @@ def test_other_files_are_refused_for_what_they_are(tmp_path: Path, name: str, me
 
 
 def test_own_data_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="found AnnData; an AnnData object is saved with"):
+        own_data(anndata.AnnData(np.ones((2, 2))), ["x"])  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no such file"):
         own_data(tmp_path / "gone.h5ad", ["x"])
     with pytest.raises(ConfigError, match="exclude each other"):

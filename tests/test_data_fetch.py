@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from panelbench.data.content import complaint
+from panelbench.data.download import _whole as whole
 from panelbench.data.fetch import downloaded, fetch, source_checksum
 from panelbench.data.specs import DatasetSpec, SourceFile
 from panelbench.errors import ConfigError, DataError
@@ -266,6 +267,16 @@ def test_a_broken_transfer_begins_again(tmp_path: Path, server: Server) -> None:
     with pytest.raises(DataError, match="cannot download"):
         fetch(wanted, tmp_path / "dl")
     assert not list((tmp_path / "dl" / "toy").iterdir())
+
+
+@pytest.mark.parametrize("announced", [0, 4, 5])
+def test_another_length_than_announced_is_refused(tmp_path: Path, announced: int) -> None:
+    (tmp_path / "a").write_bytes(b"data")
+    if announced == 5:
+        with pytest.raises(OSError, match="4 bytes came, the server announced 5"):
+            whole(tmp_path / "a", announced, None)
+    else:
+        whole(tmp_path / "a", announced, None)
 
 
 def test_what_is_not_there_is_asked_for_once(tmp_path: Path, server: Server) -> None:

@@ -236,6 +236,11 @@ _MADE_BY = {
 
 def _check_kind(path: Path) -> None:
     """Refuse what is no ``.h5ad`` by its name, and say how to make one of it."""
+    if not isinstance(path, Path):
+        raise ConfigError(
+            f"data: expected the path of an .h5ad file, found {type(path).__name__}; an AnnData "
+            "object is saved with write_h5ad"
+        )
     if path.is_dir():
         inside = {item.name for item in path.iterdir()}
         if path.suffix == ".zarr" or inside & {".zgroup", ".zattrs", "zarr.json"}:

@@ -105,7 +105,10 @@ def _reason(error: Exception) -> str:
 
 
 def _whole(path: Path, announced: int, declared: int | None) -> None:
-    """Raise when a file is shorter or longer than the server said, or the entry says."""
+    """Raise when a file is shorter or longer than the server said, or the entry says.
+
+    The first is seen while reading too, but not with urllib3 before version 2.
+    """
     found = path.stat().st_size
     if announced and found != announced:
         raise OSError(f"{found:,} bytes came, the server announced {announced:,}")
