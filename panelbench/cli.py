@@ -248,6 +248,20 @@ def _clean(values: dict[str, Any]) -> int:
     )
 
 
+@_command("test-method", "Try the contract on a method of your own.", options.contract)
+def _test_method(values: dict[str, Any]) -> int:
+    from panelbench.commands import contract
+
+    return contract.test_methods(values["file"], values["set_"] or (), values["output"])
+
+
+@_command("test-evaluator", "Try the contract on an evaluator of your own.", options.contract)
+def _test_evaluator(values: dict[str, Any]) -> int:
+    from panelbench.commands import contract
+
+    return contract.test_evaluators(values["file"], values["set_"] or (), values["output"])
+
+
 def _version(value: bool) -> None:
     if value:
         print(f"panelbench {__version__}")

@@ -222,7 +222,7 @@ def _modules(kind: Kind, folders: Iterable[Path]) -> Iterator[tuple[str, str]]:
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{kind.option} {folder}: no such folder")
-        package = _as_package(folder.resolve())
+        package = as_package(folder.resolve())
         for info in pkgutil.iter_modules([str(folder.resolve())]):
             yield f"{package}.{info.name}", str(folder / info.name)
 
@@ -233,7 +233,7 @@ def _installed(group: str) -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=group))
 
 
-def _as_package(folder: Path) -> str:
+def as_package(folder: Path) -> str:
     """Make a folder importable as a package with a name of its own."""
     name = "panelbench_extra_" + hashlib.sha256(str(folder).encode()).hexdigest()[:12]
     if name not in sys.modules:

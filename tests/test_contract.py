@@ -1,30 +1,30 @@
-"""The contract of a method, checked on every method that discovery finds.
-
-The checks are in ``contract.py``; here they are applied to all methods, and each of them to a
-method that breaks just its rule.
-"""
+"""The contract of a method: kept by every method that is found, and each rule can be broken."""
 
 from __future__ import annotations
 
-import multiprocessing
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable
-from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from panelbench.contract.imports import HEAVY
+from panelbench.contract.methods import RULES, MethodTrial
+from panelbench.contract.rules import Outcome
 from panelbench.method import Method, Selection, Task
-from panelbench.ranking import gene_variances
 from panelbench.registry import discover
-from tests.contract import CHECKS
-from tests.tools import need_libraries
+from tests import bad_methods as bad
+from tests.tools import method_source, need_libraries
 
 REGISTRY = discover()
-HEAVY = ("anndata", "jinja2", "matplotlib", "pandas", "scanpy", "scipy", "sklearn", "torch")
+
+
+def failures(outcomes: Any) -> dict[str, str]:
+    """Rules that are not kept, and why."""
+    return {item.rule: item.why for item in outcomes if item.verdict == "failed"}
 
 
 def test_every_module_imports() -> None:
@@ -33,211 +33,151 @@ def test_every_module_imports() -> None:
 
 
 def test_discovery_imports_nothing_heavy() -> None:
-    code = textwrap.dedent(f"""
-        import sys
-        from panelbench.registry import discover
-        found = discover()
-        print(*(name for name in {HEAVY} if name in sys.modules))
-        sys.exit(not found.methods)
-    """)
+    code = (
+        "import sys; from panelbench.registry import discover; found = discover()\n"
+        f"print(*(name for name in {HEAVY} if name in sys.modules)); sys.exit(not found.methods)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "", "import heavy libraries inside functions"
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", CHECKS)
+@lru_cache
+def trial(id: str) -> MethodTrial:
+    """One for all rules, so that the run that others are compared with is done once."""
+    return MethodTrial(REGISTRY.get(id))
+
+
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("id", REGISTRY.methods)
-def test_contract(id: str, name: str) -> None:
-    method = REGISTRY.methods[id]
-    if method.gpu == "required":
+def test_contract(id: str, rule: str) -> None:
+    if REGISTRY.get(id).gpu == "required":
         pytest.skip("needs a GPU")
-    need_libraries(method)
-    CHECKS[name](method)
+    need_libraries(REGISTRY.get(id))
+    found = RULES.outcome(rule, trial(id))
+    if found.verdict == "not asked":
+        pytest.skip(found.why)
+    assert found.verdict == "passed", found.why
 
 
-# Methods that break one rule each: the check of that rule must notice.
-
-_calls = iter(range(10**6))
+# -- each rule can be broken ---------------------------------------------------------------
 
 
-def _ranked(task: Task, scores: np.ndarray, **more: Any) -> Selection:
-    order = np.lexsort((-scores, gene_variances(task.X) == 0))
-    return Selection(ranking=task.genes[order].tolist(), **more)
-
-
-def _variance(task: Task) -> np.ndarray:
-    return gene_variances(task.X)
-
-
-def twice(task: Task, params: Any) -> Selection:
-    """Rank the best gene twice."""
-    found = _ranked(task, _variance(task))
-    return Selection(ranking=[found.ranking[0], *found.ranking])
-
-
-def too_few(task: Task, params: Any) -> Selection:
-    """Rank at most half of the genes."""
-    return Selection(ranking=_ranked(task, _variance(task)).ranking[:30])
-
-
-def moody(task: Task, params: Any) -> Selection:
-    """Rank differently at every call."""
-    return _ranked(task, np.random.default_rng(next(_calls)).random(task.n_genes))
-
-
-def scribbler(task: Task, params: Any) -> Selection:
-    """Write into the training data, write protection or not."""
-    array = task.X if isinstance(task.X, np.ndarray) else task.X.data
-    array.setflags(write=True)
-    array[..., 0] += 1
-    array.setflags(write=False)
-    return _ranked(task, _variance(task))
-
-
-def storage_bound(task: Task, params: Any) -> Selection:
-    """Rank sparse input the other way round."""
-    return _ranked(task, _variance(task) * (1 if isinstance(task.X, np.ndarray) else -1))
-
-
-def deaf(task: Task, params: Any) -> Selection:
-    """Ignore the labels."""
-    return _ranked(task, _variance(task))
-
-
-def fragile(task: Task, params: Any) -> Selection:
-    """Divide by the number of cells of each class, in integers."""
-    sizes = np.bincount(task.target.values, minlength=len(task.target.classes))
-    return _ranked(task, _variance(task) * sum(100 // int(size) for size in sizes))
-
-
-def flat(task: Task, params: Any) -> Selection:
-    """Rank constant genes first."""
-    return Selection(ranking=task.genes[np.argsort(_variance(task))].tolist())
-
-
-def k_bound(task: Task, params: Any) -> Selection:
-    """Rank in an order that depends on k."""
-    return _ranked(task, np.roll(_variance(task), task.k))
-
-
-def job_bound(task: Task, params: Any) -> Selection:
-    """Rank in an order that depends on the number of workers."""
-    return _ranked(task, np.roll(_variance(task), task.n_jobs))
-
-
-def forking(task: Task, params: Any) -> Selection:
-    """Start a process whatever `n_jobs` says."""
-    multiprocessing.Process(target=print).start()
-    return _ranked(task, _variance(task))
-
-
-def seeding(task: Task, params: Any) -> Selection:
-    """Seed numpy globally."""
-    np.random.seed(next(_calls))  # noqa: NPY002
-    return _ranked(task, _variance(task))
-
-
-def unwritable(task: Task, params: Any) -> Selection:
-    """Put an array into the info."""
-    return _ranked(task, _variance(task), info={"variance": _variance(task)})
-
-
-def nameless(task: Task, params: Any) -> Selection:
-    return _ranked(task, _variance(task))
-
-
-nameless.__doc__ = "x"
-
-
-class Forgetful:
-    """A predictor that forgets its weights when saved."""
-
-    def __init__(self, genes: list[str], weight: float) -> None:
-        self.genes, self.weight = genes, weight
-
-    def predict_proba(self, task: str, X: np.ndarray) -> np.ndarray:
-        first = 1 / (1 + np.exp(-self.weight * X[:, 0]))
-        return np.stack([first, 1 - first, np.zeros(len(X))], axis=1)
-
-    def predict(self, task: str, X: np.ndarray) -> np.ndarray:
-        return X[:, 0]
-
-    def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        return {}, {"genes": self.genes}
-
-    @classmethod
-    def load(cls, arrays: Any, facts: Any) -> Forgetful:
-        return cls(facts["genes"], 0.0)
-
-
-class Faithful(Forgetful):
-    """The same predictor, saved with its weight."""
-
-    def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        return {"weight": np.array(self.weight)}, {"genes": self.genes}
-
-    @classmethod
-    def load(cls, arrays: Any, facts: Any) -> Faithful:
-        return cls(facts["genes"], float(arrays["weight"]))
-
-
-def faithful(task: Task, params: Any) -> Selection:
-    """Return a predictor that can be saved."""
-    return _ranked(task, _variance(task), predictor=Faithful(task.genes[:1].tolist(), 1.0))
-
-
-def forgetful(task: Task, params: Any) -> Selection:
-    """Return a predictor that cannot be saved."""
-    return _ranked(task, _variance(task), predictor=Forgetful(task.genes[:1].tolist(), 1.0))
-
-
-BREAKS: list[tuple[Callable[[Task, Any], Selection], str, dict[str, Any]]] = [
-    (nameless, "says_what_it_is", {}),
-    (twice, "ranks_known_genes_once", {}),
-    (too_few, "serves_every_k", {}),
-    (moody, "same_seed_same_ranking", {}),
-    (scribbler, "leaves_inputs_alone", {}),
-    (storage_bound, "sparse_as_dense", {}),
-    (deaf, "reads_its_labels", {"supervised": True}),
-    (fragile, "copes_with_rare_classes", {"supervised": True}),
-    (flat, "constant_genes_come_last", {}),
-    (k_bound, "nested_means_prefix", {}),
-    (job_bound, "workers_change_nothing", {}),
-    (forking, "one_job_starts_no_process", {}),
-    (seeding, "global_random_states_stay", {}),
-    (unwritable, "info_is_json", {}),
-    (forgetful, "predictor_survives_saving", {"supervised": True, "predictor": Forgetful}),
+LABELS = {"supervised": True}
+BREAKS: list[tuple[Callable[[Task, Any], Selection], dict[str, Any], dict[str, str]]] = [
+    (bad.sound, {}, {}),
+    (bad.telling, {**LABELS, "predictor": bad.Faithful}, {}),
+    (bad.nameless, {}, {"says_what_it_is": "no docstring"}),
+    (bad.twice, {}, {"ranks_known_genes_once": "more than once", "serves_every_k": "'G035'"}),
+    (bad.too_few, {}, {"serves_every_k": "ranked 30 genes, 60 were asked for"}),
+    (
+        bad.moody,
+        {},
+        {
+            "same_seed_same_ranking": "task.rng('purpose')",
+            "sparse_as_dense": "",
+            "nested_means_prefix": "",
+            "workers_change_nothing": "",
+        },
+    ),
+    (
+        bad.moody,
+        {"deterministic": False, "nested": False},
+        {"sparse_as_dense": ""},
+    ),
+    (bad.scribbler, {}, {"leaves_inputs_alone": "changes task.X"}),
+    (bad.storage_bound, {}, {"sparse_as_dense": "CSR"}),
+    (bad.deaf, LABELS, {"reads_its_labels": "declare supervised=False"}),
+    (
+        bad.fragile,
+        LABELS,
+        {"reads_its_labels": "", "copes_with_rare_classes": "bad_methods.py, line"},
+    ),
+    (bad.flat, {}, {"constant_genes_come_last": "a constant gene stands above"}),
+    (bad.k_bound, {}, {"nested_means_prefix": "declare nested=False"}),
+    (bad.k_bound, {"nested": False}, {}),
+    (bad.job_bound, {}, {"workers_change_nothing": "n_jobs = 2"}),
+    (bad.forking, {}, {"one_job_starts_no_process": "starts the process"}),
+    (bad.calling, {}, {"one_job_starts_no_process": "starts the program true"}),
+    (bad.seeding, {}, {"global_random_states_stay": "state of numpy;"}),
+    (bad.unwritable, {}, {"info_is_json": "ndarray is not JSON"}),
+    (
+        bad.forgetful,
+        {**LABELS, "predictor": bad.Forgetful},
+        {"predictor_survives_saving": "changes when saved and loaded"},
+    ),
+    (
+        bad.two_faced,
+        {**LABELS, "predictor": bad.Moody, "modes": ("one", "two")},
+        {"predicts_in_every_mode": "(150, 2), not (150, 3)"},
+    ),
+    (
+        bad.forgetting_half,
+        {**LABELS, "predictor": bad.Moody, "reconstructs": True},
+        {"reconstructs_all_genes": "(150, 30), not (150, 60)"},
+    ),
 ]
+"""Methods with what they declare, all rules that they break, and a part of what is said."""
 
 
-def broken(function: Callable[[Task, Any], Selection], declared: dict[str, Any]) -> Method:
-    return Method(
-        id=function.__name__.replace("_", "-"),
-        select=function,
-        module=__name__,
-        label=function.__name__,
-        **declared,
-    )
+def method_of(function: Callable[[Task, Any], Selection], **declared: Any) -> Method:
+    id = function.__name__.replace("_", "-")
+    return Method(id, function, bad.__name__, **{"label": "x", **declared})
 
 
 @pytest.mark.parametrize(
-    ("function", "name", "declared"), BREAKS, ids=[function.__name__ for function, *_ in BREAKS]
+    ("function", "declared", "expected"), BREAKS, ids=[function.__name__ for function, *_ in BREAKS]
 )
-def test_checks_can_fail(
-    function: Callable[[Task, Any], Selection], name: str, declared: dict[str, Any]
+def test_a_method_that_breaks_a_rule_is_caught_by_it(
+    function: Callable[[Task, Any], Selection], declared: dict[str, Any], expected: dict[str, str]
 ) -> None:
-    with pytest.raises((AssertionError, TypeError, ZeroDivisionError)):
-        CHECKS[name](broken(function, declared))
+    found = failures(RULES.examine(MethodTrial(method_of(function, **declared))))
+    assert found.keys() == expected.keys(), found
+    for rule, words in expected.items():
+        assert words in found[rule]
 
 
-def test_each_check_has_a_method_that_breaks_it() -> None:
-    assert {name for _, name, _ in BREAKS} == set(CHECKS)
+def found_in(folder: Path, imports: str = "") -> dict[str, str]:
+    (folder / "mine.py").write_text(imports + method_source("mine", "return 1 / 0"))
+    method = discover([folder]).get("mine")
+    return failures(RULES.examine(MethodTrial(method)))
 
 
-def test_checks_pass_a_plain_method() -> None:
-    plain = replace(broken(deaf, {}), id="plain")
-    for name in ("serves_every_k", "leaves_inputs_alone", "sparse_as_dense", "info_is_json"):
-        CHECKS[name](plain)
-    CHECKS["predictor_survives_saving"](
-        broken(faithful, {"supervised": True, "predictor": Faithful})
-    )
+def test_imports_of_a_module_are_caught(tmp_path: Path) -> None:
+    imports = "import sklearn.svm\nfrom panelbench.data import splits\n"
+    found = found_in(tmp_path, imports)
+    assert "sklearn" in found["imports_heavy_libraries_late"]
+    assert "mine.py imports panelbench.data" in found["imports_what_is_offered"]
+
+
+def test_what_a_method_raises_is_told_with_its_line(tmp_path: Path) -> None:
+    found = found_in(tmp_path)
+    assert {"ranks_known_genes_once", "serves_every_k"} <= found.keys()
+    assert found["serves_every_k"].startswith("raised ZeroDivisionError: division by zero (")
+    assert found["serves_every_k"].endswith("mine.py, line 9)")
+    assert not {"imports_heavy_libraries_late", "imports_what_is_offered"} & found.keys()
+
+
+def test_each_rule_has_a_method_that_breaks_it() -> None:
+    told = {rule for *_, expected in BREAKS for rule, words in expected.items() if words}
+    assert told | {"imports_what_is_offered", "imports_heavy_libraries_late"} == set(RULES)
+
+
+def test_without_its_libraries_nothing_is_tried() -> None:
+    method = method_of(bad.sound, libraries=("no-such-thing",))
+    assert [*RULES.examine(MethodTrial(method))] == [
+        Outcome("can_be_tried", "It can run here.", "failed",
+                "needs no-such-thing: pip install no-such-thing")
+    ]  # fmt: skip
+
+
+def test_rules_that_do_not_concern_a_method_say_so() -> None:
+    found = {item.rule: item for item in RULES.examine(MethodTrial(method_of(bad.sound)))}
+    assert found["reads_its_labels"].verdict == "not asked"
+    assert found["reads_its_labels"].why == "declared unsupervised: it gets no labels"
+    assert found["serves_every_k"].asks.startswith("It serves k = 1")
+
+
+def test_trainings_are_cut_short_unless_they_are_given() -> None:
+    yoto = REGISTRY.get("yoto")
+    assert MethodTrial(yoto).params.epochs == 3
+    assert MethodTrial(yoto, {"epochs": 7}).params.epochs == 7

@@ -14,6 +14,7 @@ import pytest
 
 import panelbench
 from panelbench import registry
+from panelbench.contract.evaluations import planted
 from panelbench.data.catalogue import find_catalogue, load_catalogue
 from panelbench.errors import ConfigError, EvaluatorError, UnknownName
 from panelbench.evaluator import Evaluator, Metric, Scores
@@ -25,7 +26,6 @@ from panelbench.stages.evaluation import check
 from panelbench.suite.plan import make_plan
 from panelbench.suite.runs import Plan
 from panelbench.suite.specs import SuiteSpec
-from tests.evaluations import planted
 from tests.tools import Bench
 
 ROOT = Path(__file__).parent.parent

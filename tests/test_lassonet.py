@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from test_relatives import columns, planted
 
+from panelbench.contract import tasks
 from panelbench.errors import NotApplicable
 from panelbench.method import Selection, Task
 from panelbench.registry import discover
-from tests import tasks
 
 pytest.importorskip("lassonet", reason="needs the library lassonet: pip install lassonet")
 

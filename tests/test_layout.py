@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 import zipfile
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from panelbench.contract.imports import parts_imported
+from panelbench.contract.methods import OFFERED
 from panelbench.registry import discover
 
 ROOT = Path(__file__).parent.parent
@@ -22,35 +23,13 @@ FLOORS = [
     {"params", "registry"},
     {"data"},
     {"stages"},
-    {"suite"},
+    {"suite", "contract"},
     {"running", "report"},
     {"api"},
     {"commands"},
     {"cli"},
 ]
 """Folders and single modules of panelbench/ from the ground up: one may import what lies below."""
-
-
-def _imports(path: Path) -> set[str]:
-    """Parts of panelbench that a file imports, other than for type checking."""
-    tree = ast.parse(path.read_text())
-    skipped = {
-        id(node)
-        for test in ast.walk(tree)
-        if isinstance(test, ast.If) and "TYPE_CHECKING" in ast.unparse(test.test)
-        for node in ast.walk(test)
-    }
-    found = set()
-    for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("panelbench"):
-            parts = (node.module or "").split(".")[1:]
-            found |= {parts[0]} if parts else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-            found |= {name[1] for name in names if name[0] == "panelbench" and len(name) > 1}
-    return found
 
 
 def _modules() -> list[tuple[str, Path]]:
@@ -71,18 +50,18 @@ def test_every_module_stands_on_a_floor() -> None:
 )
 def test_imports_go_down(part: str, path: Path) -> None:
     height = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-    for name in _imports(path) - {"__version__", part}:
+    for name in parts_imported(path) - {"__version__", part}:
         assert height[name] <= height[part], f"{path.name} imports {name}"
 
 
 def test_the_suite_imports_no_method_by_name() -> None:
     for _, path in _modules():
-        assert "methods" not in _imports(path), path
+        assert "methods" not in parts_imported(path), path
 
 
 def test_methods_import_the_contract_only() -> None:
     for path in (ROOT / "methods").rglob("*.py"):
-        assert _imports(path) <= {"method", "ranking", "errors", "nn", "methods"}, path
+        assert parts_imported(path) <= {*OFFERED, "methods"}, path
 
 
 def test_no_module_is_called_like_one_of_the_standard_library() -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from panelbench.contract import tasks
 from panelbench.errors import NotApplicable
 from panelbench.method import Method, Target, Task
 from panelbench.ranking import gene_variances
 from panelbench.registry import discover
-from tests import tasks
 
 METHODS = discover().methods
 TESTS = ("t-test", "t-test-overestim", "wilcoxon", "wilcoxon-tie")

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from panelbench import nn
+from panelbench.contract import tasks
 from panelbench.registry import discover
-from tests import tasks
 
 
 def layers(*widths: int, seed: int = 0) -> list[nn.Layer]:

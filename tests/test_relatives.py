@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from panelbench.methods import rankcorr, rf_importance, scgenefit
 
+from panelbench.contract import tasks
 from panelbench.errors import NotApplicable
 from panelbench.method import Selection, Target, Task
 from panelbench.ranking import gene_variances
 from panelbench.registry import discover
-from tests import tasks
 
 METHODS = discover().methods
 RELATIVES = ("smash", "rankcorr", "scgenefit")

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from panelbench.contract import tasks
 from panelbench.method import Selection, Task
 from panelbench.ranking import gene_variances
 from panelbench.registry import discover
-from tests import tasks
 
 METHOD = discover().methods["scvi"]
 

@@ -199,3 +199,19 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Options of clean."""
+
+
+def contract(
+    file: Annotated[
+        Path, typer.Argument(help="The module: a .py file, a package, or a folder of modules.")
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="ID.PARAMETER=VALUE to try it with. Repeatable."),
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--output", help="text or json (on standard output).")
+    ] = "text",
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Options of commands that try the contract."""

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from panelbench.suite.runs import Run
 
 
-def _print_json(**content: Any) -> None:
+def print_json(**content: Any) -> None:
+    """Print one JSON object, with the version of its form."""
     print(json.dumps({"format": JSON_FORMAT, **content}, indent=1, sort_keys=True, default=str))
 
 
@@ -83,7 +84,7 @@ def states(found: Sequence[tuple[Run, State]], stages: Sequence[str], *, as_json
     # A report alone shows what it would read.
     shown = [(r, s) for r, s in found if r.stage in stages or set(stages) == {"report"}]
     if as_json:
-        _print_json(runs=[_line(run, state) for run, state in shown])
+        print_json(runs=[_line(run, state) for run, state in shown])
         return
     rows = [
         (run.describe(), run.key[:10], state.status, _first_line(state.why, 100))
@@ -101,7 +102,7 @@ def states(found: Sequence[tuple[Run, State]], stages: Sequence[str], *, as_json
 def done(done: Done, settings: Settings, *, as_json: bool, shard: tuple[int, int] | None) -> None:
     """Print what a command did: the table, what failed, where files lie."""
     if as_json:
-        _print_json(
+        print_json(
             suite=done.plan.suite.name,
             stages=[
                 {"stage": s.stage, "done_before": s.done_before, "ran": dict(s.outcomes),
@@ -192,7 +193,7 @@ def listing(what: str, settings: Settings, datasets: Path | None, output: str) -
         raise UnknownName("list", what, kinds)
     lines = kinds[what]()
     if output == "json":
-        _print_json(**{what: lines})
+        print_json(**{what: lines})
         return 0
     columns = [name for name in (lines[0] if lines else {}) if name != "params"]
     _print(_table(columns, [[_cell(line[name]) for name in columns] for line in lines]))
@@ -347,7 +348,7 @@ def run(key: str, settings: Settings, output: str) -> int:
         raise InputError(f"{many} a key that begins with {key!r}; `panelbench list runs` has keys")
     ((dataset, method, full), records), *_ = found.items()
     if output == "json":
-        _print_json(records=[json.loads(record.to_json()) for record in records])
+        print_json(records=[json.loads(record.to_json()) for record in records])
         return 0
     folder = Store(settings.results).folder(records[0].address)
     print(f"{dataset} / {method} / {full}\n{_short(folder)}")

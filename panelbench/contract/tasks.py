@@ -1,7 +1,8 @@
-"""Small selection tasks for tests of methods: planted markers, counts and log counts."""
+"""Small selection tasks to try methods on: planted markers, counts and log counts."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from panelbench.method import Matrix, Method, Target, Task, frozen_mapping
+from panelbench.params import make_params
 
 N_CELLS, N_GENES, N_CLASSES = 150, 60, 3
 MARKERS = 4
@@ -36,13 +38,13 @@ def counts() -> np.ndarray:
 def labels() -> np.ndarray:
     """Class codes of the cells, int64: 70, 50 and 30 cells in mixed order."""
     codes = np.repeat(np.arange(N_CLASSES), [70, 50, 30]).astype(np.int64)
-    return np.random.default_rng(3).permutation(codes)
+    return np.asarray(np.random.default_rng(3).permutation(codes))
 
 
 def lognorm(matrix: np.ndarray) -> np.ndarray:
     """Log of counts scaled to the median depth, float32."""
     depth = np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    return np.log1p(matrix / depth * np.median(depth)).astype(np.float32)
+    return np.asarray(np.log1p(matrix / depth * np.median(depth)), dtype=np.float32)
 
 
 def gene_names(n: int = N_GENES) -> np.ndarray:
@@ -133,12 +135,12 @@ def make_task(
     return Task(**(options | given))
 
 
-def quick_params(method: Method) -> Any:
-    """Default parameters, with long trainings cut short: every ``*epochs`` is at most 3."""
+def quick_params(method: Method, given: Mapping[str, Any] | None = None) -> Any:
+    """Parameters with long trainings cut short: every ``*epochs`` is at most 3 if not given."""
     defaults = method.params()
     short = {
         item.name: min(getattr(defaults, item.name), 3)
         for item in fields(method.params)
         if item.name.endswith("epochs") and isinstance(getattr(defaults, item.name), int)
     }
-    return method.params(**short)
+    return make_params(method, {**short, **(given or {})})
