@@ -12,7 +12,8 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from tools import IN_ORDER, Bench
+
+from tests.tools import IN_ORDER, Bench
 
 HEAVY = ("anndata", "jinja2", "joblib", "matplotlib", "pandas", "pydantic", "scanpy", "scipy")
 HEAVY += ("sklearn", "torch", "yaml")
