@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tools import Bench, write_h5ad
 
-ROOT = Path(__file__).parent.parent
+from tests.tools import Bench, real_data, write_h5ad
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,11 +25,8 @@ def _no_outside_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder with real data beside the repository; tests that need it skip without it."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("needs the real data in ../shared/data")
-    return folder
+    """Folder with real data; tests that need it skip without it."""
+    return real_data("data")
 
 
 @pytest.fixture(scope="session")

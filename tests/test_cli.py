@@ -12,7 +12,8 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
-from tools import IN_ORDER, Bench
+
+from tests.tools import IN_ORDER, Bench
 
 HEAVY = ("anndata", "jinja2", "joblib", "matplotlib", "pandas", "pydantic", "scanpy", "scipy")
 HEAVY += ("sklearn", "torch", "yaml")
@@ -363,3 +364,36 @@ def test_python_errors_are_exceptions() -> None:
         panelbench.run(method="mrmr-g")
     with pytest.raises(ConfigError, match="no option 'metod'"):
         panelbench.run(metod="mrmr-f")
+
+
+def test_a_panel_for_numbers(bench: Bench) -> None:
+    """A regression task, from --target to a table of correlations."""
+    adata = anndata.read_h5ad(bench.data)
+    counts = adata.X.toarray()
+    adata.obs["signal"] = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)[:, 20]
+    adata.write_h5ad(bench.folder / "numbers.h5ad")
+    args = ["--data", "numbers.h5ad", "--target", "signal", "--k", "2", "--evaluator", "knn"]
+    found = bench.call("run", *args, "--method", "mrmr-f", "--method", "cosg")
+    assert found.code == 0, found.err
+    selected = {r.address.method: r for r in bench.read() if r.stage == "select"}
+    assert selected["mrmr-f"].result["ranking"][0] == "g20"
+    cosg = selected["cosg"]
+    assert cosg.status == "skipped" and "this is a regression task" in cosg.reason
+    (scored,) = [r for r in bench.read() if r.stage == "evaluate"]
+    assert scored.asked["kind"] == "regression" and scored.result["metrics"]["pearson"] > 0.8
+    table = (bench.results / "reports" / "numbers" / "tables" / "pearson.md").read_text()
+    assert "mRMR-f" in table
+
+
+def test_no_donor_is_on_two_sides(bench: Bench) -> None:
+    body = """
+        return Selection(task.genes.tolist(), info={"groups": sorted(set(task.groups.tolist()))})
+        """
+    bench.add_method("donors", body)
+    args = bench.own("--method", "donors", "--k", "4", "--group", "donor", "--evaluator", "knn")
+    found = bench.call("run", *args)
+    assert found.code == 0, found.err
+    select, evaluate = sorted(bench.read(), key=lambda record: record.stage, reverse=True)
+    # Four donors of 30 cells each: a fifth of the groups, rounded up, is for the test.
+    assert len(select.result["info"]["groups"]) == 3 and select.result["cells"] == 90
+    assert (evaluate.result["train_cells"], evaluate.result["test_cells"]) == (90, 30)

@@ -158,6 +158,14 @@ def test_every_file_of_a_method_package_counts(tmp_path: Path) -> None:
     assert changed.source_digest("deep") != before
 
 
+def test_a_file_of_a_method_package_counts_also_when_nothing_imports_it(tmp_path: Path) -> None:
+    registry = _package(tmp_path, "def order(task):\n    return list(task.genes)\n")
+    before = code_digest(registry.get("deep").module)
+    (tmp_path / "deep" / "loaded_by_name.py").write_text("X = 1\n")
+    importlib.invalidate_caches()
+    assert code_digest(registry.get("deep").module) != before
+
+
 def test_a_neighbour_in_a_folder_of_methods_does_not_count(tmp_path: Path) -> None:
     """Only packages belong together; single files side by side are methods of their own."""
     text = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools import Bench
+from tests.tools import Bench
 
 RAISES = 'raise OSError("cannot open any of [/data/model.bin, /opt/model.bin] \\x1b[31m[bold]")'
 

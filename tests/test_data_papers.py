@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
-from tools import Bench
 
 from panelbench.data.catalogue import find_dataset, load_catalogue
 from panelbench.data.read import read
@@ -26,6 +25,7 @@ from panelbench.data.specs import DatasetSpec, SourceFile
 from panelbench.errors import ConfigError, DataError
 from panelbench.stages.prepared import load
 from panelbench.stages.preprocess import prepare
+from tests.tools import Bench, real_data
 
 ROOT = Path(__file__).parent.parent
 CATALOGUE = load_catalogue(ROOT / "datasets.yaml")
@@ -154,9 +154,7 @@ def test_visp_rows_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_visp_with_its_real_labels(tmp_path: Path) -> None:
     """13,349 cells of 15,413; 98, 50 and 25 classes, of which 90, 46 and 23 have ten cells."""
-    mirror = ROOT.parent / "shared" / "data" / "mirror"
-    if not (mirror / "VISp_PERSIST_metadata.csv").is_file():
-        pytest.skip("the file ../shared/data/mirror/VISp_PERSIST_metadata.csv is not here")
+    mirror = real_data("data/mirror/VISp_PERSIST_metadata.csv").parent
     labels = pd.read_csv(mirror / "VISp_PERSIST_metadata.csv")
     names = [*labels["seq_name"], *(f"glia-{i}" for i in range(15413 - len(labels)))]
     order = np.random.default_rng(0).permutation(len(names))
@@ -175,9 +173,7 @@ def test_visp_with_its_real_labels(tmp_path: Path) -> None:
 
 
 def test_ssv4_drops_classes_under_four_cells(tmp_path: Path) -> None:
-    mirror = ROOT.parent / "shared" / "data" / "mirror"
-    if not (mirror / "VISp_PERSIST_metadata.csv").is_file():
-        pytest.skip("the file ../shared/data/mirror/VISp_PERSIST_metadata.csv is not here")
+    mirror = real_data("data/mirror/VISp_PERSIST_metadata.csv").parent
     names = pd.read_csv(mirror / "VISp_PERSIST_metadata.csv")["seq_name"].tolist()
     counts = np.random.default_rng(0).poisson(0.7, size=(12, len(names)))
     counts[0] += 1  # no cell is empty, and one gene is seen in all

@@ -21,6 +21,7 @@ from panelbench.data.scale import describe
 from panelbench.data.specs import DatasetSpec, TaskSpec
 from panelbench.errors import ConfigError, DataError, UnknownName
 from panelbench.records.code import import_closure
+from tests.tools import real_data
 
 ROOT = Path(__file__).parent.parent
 rng = np.random.default_rng(0)
@@ -439,9 +440,7 @@ def test_a_reader_is_found_by_name_and_depends_on_no_other() -> None:
 
 @pytest.fixture
 def mirrors() -> list[Path]:
-    data = ROOT.parent / "shared" / "data"
-    if not data.is_dir():
-        pytest.skip("the folder ../shared/data is not here")
+    data = real_data("data")
     return [data / "mirror", data]
 
 

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tools import IN_ORDER, Bench, method_source
 
 from panelbench.records.store import FORMAT, Store
+from tests.tools import IN_ORDER, Bench, method_source
 
 FAKES = {
     "raises": "raise ValueError('the matrix is sad')",

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools import IN_ORDER, Bench
 
 from panelbench.data.specs import DatasetSpec
 from panelbench.errors import Fault, MethodError, NotApplicable
@@ -22,6 +21,7 @@ from panelbench.running import processes, supervisor
 from panelbench.running.jobs import Attempt, Exited, Order, PrepareJob, Resources, RunJob
 from panelbench.running.worker import classify, do_run
 from panelbench.stages.questions import SelectQuestion
+from tests.tools import IN_ORDER, Bench
 
 SPEC = DatasetSpec(id="own", reader="h5ad")
 

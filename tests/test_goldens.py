@@ -1,11 +1,10 @@
 """Tables byte by byte: the files of a small suite whose every number is made up here.
 
-After a wanted change, ``python tests/test_goldens.py`` writes them anew; look at the difference.
+After a wanted change, ``python -m tests.test_goldens`` writes them anew; look at the difference.
 """
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,9 @@ from panelbench.report.latex import latex
 from panelbench.report.results import Results
 from panelbench.scoring import metrics
 from panelbench.scoring.comparison import compare
+from tests.reports import ROWS, fake_results
 
 GOLDEN = Path(__file__).parent / "golden"
-sys.path.insert(0, str(Path(__file__).parent))
 
 SUITE: dict[str, Any] = {
     "name": "golden",
@@ -53,7 +52,6 @@ GUESSES = {
 
 def golden_results() -> Results:
     """Results with brackets, footnotes, ties, lost seeds, a flat guess and two kinds of task."""
-    from test_report import ROWS, fake_results
 
     def change(line: dict[str, Any]) -> dict[str, Any]:
         method = line["row"].method

@@ -16,7 +16,7 @@ from panelbench.methods import markermap
 from panelbench.methods.markermap import params as parameters
 from panelbench.methods.markermap.data import Cells
 from panelbench.methods.markermap.lr_finder import find_lr, steepest
-from panelbench.methods.markermap.model import Objective, reconstruction_loss
+from panelbench.methods.markermap.model import Model, Objective, reconstruction_loss
 from panelbench.methods.markermap.selector import Concrete, RunningLogits
 from panelbench.methods.markermap.stopping import EarlyStop
 from panelbench.methods.markermap.subset import gumbel, rounds
@@ -408,6 +408,29 @@ def test_temperatures() -> None:
     assert after("concrete-vae", 25) == pytest.approx(2.333, abs=1e-3)
     assert after("concrete-vae", 100) == pytest.approx(1.098, abs=1e-3)
     assert after("gumbel-vae", 500) == 1e-3
+
+
+def test_the_temperature_falls_from_epoch_to_epoch_and_before_validation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: dict[str, list[float]] = {"training": [], "validation": []}
+    draw, hard = Model.training_loss, RunningLogits.hard
+
+    def training(self: Any, x: Any, y: Any, tau: float, noise: Any) -> Any:
+        seen["training"].append(round(tau, 6))
+        return draw(self, x, y, tau, noise)
+
+    def validation(self: Any, weight: Any, tau: float, noise: Any) -> Any:
+        seen["validation"].append(round(tau, 6))
+        return hard(self, weight, tau, noise)
+
+    monkeypatch.setattr(Model, "training_loss", training)
+    monkeypatch.setattr(RunningLogits, "hard", validation)
+    found = run("markermap", lr=1e-3, min_epochs=3, max_epochs=3)
+    taus = [3.0, 2.85, 2.7075, 2.572125]
+    assert list(dict.fromkeys(seen["training"])) == taus[:3]
+    assert seen["validation"] == taus[1:]
+    assert found.info["curves"]["temperature"] == taus[:3]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from panelbench.errors import NotApplicable
 from panelbench.method import Method, Target, Task
 from panelbench.ranking import gene_variances
 from panelbench.registry import discover
+from tests.tools import real_data
 
 METHODS = discover().methods
 TESTS = ("t-test", "t-test-overestim", "wilcoxon", "wilcoxon-tie")
@@ -321,9 +321,7 @@ MARKERS = {
 @pytest.fixture(scope="module")
 def pbmc3k() -> tuple[np.ndarray, np.ndarray, Target]:
     """2,000 highly variable genes of pbmc3k: log-normalised matrix, genes, cell types."""
-    path = Path(__file__).parents[2] / "shared" / "data" / "pbmc3k.h5ad"
-    if not path.exists():
-        pytest.skip("shared/data/pbmc3k.h5ad is not beside the repository")
+    path = real_data("data/pbmc3k.h5ad")
     import anndata
     import scanpy as sc
 

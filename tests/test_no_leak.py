@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tools import need_libraries, write_h5ad
 
 from panelbench.data.catalogue import own_data
 from panelbench.data.specs import DatasetSpec
@@ -21,6 +20,7 @@ from panelbench.stages.preprocess import prepare
 from panelbench.stages.selection import labels_of
 from panelbench.stages.task import build_task
 from panelbench.stages.toolbox import Toolbox
+from tests.tools import need_libraries, write_h5ad
 
 METHODS = discover().methods
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 
-from tools import Bench
+from tests.tools import Bench
 
 SUITE = {
     "name": "noisy",

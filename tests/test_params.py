@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import pydantic
 import pytest
 from annotated_types import Ge
-from tools import Bench
 
 from panelbench import params
 from panelbench.errors import ConfigError, UnknownName
 from panelbench.params import make_params, params_dict, validated, variant_name
 from panelbench.registry import discover
+from tests.tools import Bench
 
 METHODS = discover().methods
 

@@ -21,6 +21,7 @@ from panelbench.records.code import import_closure
 from panelbench.stages.fold import Fold, fit_fold
 from panelbench.stages.prepared import STAMP, facts, load, representation
 from panelbench.stages.preprocess import prepare
+from tests.tools import real_data
 
 ROOT = Path(__file__).parent.parent
 
@@ -308,9 +309,7 @@ def test_bundled_data_end_to_end(tmp_path: Path) -> None:
 
 
 def test_real_data_with_rare_classes(tmp_path: Path) -> None:
-    data = ROOT.parent / "shared" / "data"
-    if not (data / "mca_gut.h5ad").is_file():
-        pytest.skip("the file ../shared/data/mca_gut.h5ad is not here")
+    data = real_data("data/mca_gut.h5ad").parent
     spec = load_catalogue(ROOT / "datasets.yaml")["mca_gut"]
     target = tmp_path / "mca.h5ad"
     found = prepare(spec, target, tmp_path / "downloads", [data])

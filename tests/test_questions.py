@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools import write_h5ad
 
 from panelbench.data.catalogue import own_data
 from panelbench.data.specs import DatasetSpec
@@ -21,6 +20,7 @@ from panelbench.stages.preprocess import prepare
 from panelbench.stages.questions import EvaluateQuestion, SelectQuestion
 from panelbench.stages.selection import select_panel
 from panelbench.stages.toolbox import OUTSIDE, Toolbox
+from tests.tools import write_h5ad
 
 
 class Watched:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tools import Bench
+
+from tests.tools import Bench
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -57,7 +58,7 @@ def test_the_commands_run(bench: Bench) -> None:
 
 
 def _named_like_a_real_one(bench: Bench) -> bytes:
-    from tools import write_h5ad
+    from tests.tools import write_h5ad
 
     return write_h5ad(bench.folder / "large.h5ad", genes=100).read_bytes()
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from tools import Bench
 
 from panelbench.scoring import embeddings as views
 from panelbench.scoring import reconstruction
+from tests.tools import Bench
 
 RNG = np.random.default_rng(0)
 CELLS = RNG.normal(size=(200, 30))

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,127 +23,19 @@ from panelbench.report.latex import escape, latex
 from panelbench.report.panels import panels
 from panelbench.report.published import COLUMNS, beside, read
 from panelbench.report.ranks import rankings, ranks_grid
-from panelbench.report.results import EvaluatorRef, Results, ScoreLine, SelectionLine
+from panelbench.report.results import EvaluatorRef, Results
 from panelbench.report.summary import Entrant, Summary
 from panelbench.report.tables import RECORD_COLUMNS, metric_grid, specs
 from panelbench.scoring.metrics import METRICS
-from panelbench.suite.runs import Declared, Row
-from panelbench.suite.specs import SuiteSpec
-
-REFERENCE = Path(__file__).parents[1] / "results" / "reference"
-GENES = [f"gene{i}" for i in range(200)]
-DECLARED = Declared(supervised=True, cite="Nobody 2020")
-ROWS = (
-    Row("seurat", "Seurat", "seurat", replace(DECLARED, supervised=False)),
-    Row("mrmr-f", "mRMR-f", "mrmr-f", DECLARED),
-    Row(
-        "persist", "PERSIST", "persist",
-        replace(DECLARED, predictor=True, sparse_selection=False, nested=False),
-    ),
-    Row(
-        "yoto", "YOTO", "yoto",
-        replace(DECLARED, predictor=True, multitask=True, end_to_end=True, nested=False),
-    ),
-    Row("all-genes", "All genes", "all-genes", replace(DECLARED, supervised=False, cut=False)),
-)  # fmt: skip
-SKILL = {
-    "seurat": 0.5,
-    "mrmr-f": 0.75,
-    "persist": 0.8,
-    "yoto": 0.85,
-    "all-genes": 0.95,
-    "rankcorr": 0.7,
-}
-CLASSES = ["B cell", "T cell", "NK <50% & more>"]
-
-
-def fake_results(
-    suite: dict[str, Any] | None = None,
-    change: Callable[[dict[str, Any]], dict[str, Any]] = lambda line: line,
-    rows: tuple[Row, ...] = ROWS,
-    facts: dict[str, Any] | None = None,
-) -> Results:
-    """Results of a suite whose every number is known; `change` edits lines of the scores."""
-    spec = SuiteSpec.model_validate(
-        {
-            "name": "trial",
-            "title": "A trial",
-            "datasets": [{"dataset": "visp", "tasks": ["cell_types_25", "cell_types_50"]}],
-            "methods": [row.method for row in rows],
-            "ks": [16, 32, 64],
-            "seeds": [0, 1, 2],
-            "evaluators": ["rf", "builtin"],
-        }
-        | (suite or {})
-    )
-    scores, selections = [], []
-    for entry in spec.datasets:
-        tasks = entry.tasks or ("cell_type",)
-        for row in rows:
-            declared = row.declared
-            groups: list[tuple[str, ...]] = [(task,) for task in tasks]
-            if not declared.supervised or declared.multitask:
-                groups = [tuple(tasks)]
-            cuts: list[int | None] = list(spec.ks) if declared.cut else [None]
-            fits = [spec.ks[-1]] if declared.nested else list(spec.ks)
-            for seed in spec.seeds:
-                rng = np.random.default_rng([seed, list(SKILL).index(row.method)])
-                for group in groups:
-                    for k in fits:
-                        selections.append(_selection(entry.dataset, row, group, k, seed, rng))
-                    for task in group:
-                        for k in cuts:
-                            fit = selections[-1] if declared.nested else next(
-                                s for s in selections[::-1] if s["k"] == k
-                            )  # fmt: skip
-                            line = _score(entry.dataset, row, task, k, seed, fit["key"])
-                            scores += [change(line | {"noise": n}) for n in spec.noise_levels]
-    known = {
-        entry.dataset: {
-            "title": "Visual cortex", "cells": 13_349, "genes": len(GENES),
-            "citation": "Tasic 2018", "licence": "as is", "notes": ["a note"],
-            "tasks": {task: dict.fromkeys(CLASSES, 100) for task in entry.tasks or ()},
-            "markers": {"B cell": ["gene1", "gene2"]},
-        }
-        for entry in spec.datasets
-    }  # fmt: skip
-    lines = [ScoreLine(**line) for line in scores], [SelectionLine(**line) for line in selections]
-    return Results(spec, rows, *lines, known if facts is None else facts)
-
-
-def _selection(
-    dataset: str, row: Row, tasks: tuple[str, ...], k: int, seed: int, rng: np.random.Generator
-) -> dict[str, Any]:
-    curves = {"loss": [1.0, 0.5, 0.2], "f1": [0.1, 0.4]} if row.method == "yoto" else {}
-    return {
-        "dataset": dataset, "row": row,
-        "tasks": tasks if row.declared.supervised else (), "k": k, "seed": seed, "noise": 0.0,
-        "status": "ok", "reason": "", "seconds": 3.5 + SKILL[row.method], "cpu_seconds": 4.0,
-        "peak_memory_mb": 512.0, "gpu_memory_mb": float("nan"),
-        "ranking": rng.permutation(GENES)[: k if row.declared.cut else None].tolist(),
-        "info": {"curves": curves} if curves else {}, "warnings": [], "source_digest": "ab" * 20,
-        "started": "2024-05-01T10:00:00Z", "host": "node1",
-        "versions": {"scikit-learn": "1.5"}, "key": f"{dataset}/{row.variant}/{tasks}/{k}/{seed}",
-    }  # fmt: skip
-
-
-def _score(
-    dataset: str, row: Row, task: str, k: int | None, seed: int, select_key: str
-) -> dict[str, Any]:
-    hard = 0.1 if task.endswith("50") else 0.0
-    value = SKILL[row.method] - hard - 0.5 / (k or 500) + 0.01 * (seed - 1)
-    evaluator = EvaluatorRef.of("builtin" if row.declared.predictor else "rf")
-    names = ("accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "auroc", "auprc")
-    return {
-        "dataset": dataset, "row": row,
-        "evaluator": evaluator, "task": task, "kind": "classification", "k": k, "seed": seed,
-        "beyond": row.method == "persist", "by_class": {}, "arrays": "",
-        "status": "ok", "reason": "", "metrics": dict.fromkeys(names, value),
-        "classes": CLASSES, "per_class_f1": {"B cell": value, "T cell": value / 2},
-        "confusion": [[8, 2, 0], [1, 9, 0], [0, 3, 2]], "notes": [], "seconds": 0.5,
-        "cpu_seconds": 0.6, "peak_memory_mb": 200.0, "gpu_memory_mb": float("nan"),
-        "key": f"{select_key}/{task}/{k}", "select_key": select_key,
-    }  # fmt: skip
+from panelbench.suite.runs import Row
+from tests.reports import (
+    DECLARED,
+    REFERENCE,
+    ROWS,
+    fake_results,
+    no_score,
+)
+from tests.tools import real_data
 
 
 @pytest.fixture(scope="module")
@@ -163,22 +54,6 @@ def grid_of(results: Results, number: int = 0) -> Grid:
 def column(grid: Grid, *header: str) -> dict[str, Any]:
     place = grid.header.index(header)
     return {row[0].text: row[place] for row in grid.rows}
-
-
-def _of(line: dict[str, Any], name: str) -> Any:
-    return line["row"].variant if name == "variant" else line[name]
-
-
-def no_score(status: str, reason: str, **where: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Turn the lines that match `where` into runs without a result."""
-
-    def change(line: dict[str, Any]) -> dict[str, Any]:
-        if any(_of(line, name) != value for name, value in where.items()):
-            return line
-        lost = {"status": status, "reason": reason, "metrics": {}, "per_class_f1": {}}
-        return line | lost | {"confusion": [], "classes": []}
-
-    return change
 
 
 def test_cells_are_mean_and_sample_deviation_in_percent() -> None:
@@ -554,10 +429,7 @@ def test_reference_files_are_tidy() -> None:
 
 
 def test_reference_files_agree_with_the_papers_tables() -> None:
-    shared = Path(__file__).parents[1] / ".." / "shared" / "reference" / "yoto_tables.csv"
-    if not shared.is_file():
-        pytest.skip("the papers' tables are not beside the repository")
-    lines = list(csv.DictReader(shared.open()))
+    lines = list(csv.DictReader(real_data("reference/yoto_tables.csv").open()))
     ours = [item for item in read(REFERENCE) if item.protocol == "yoto" and item.table != "4"]
     assert len(ours) == len(lines)
     for item, line in zip(ours, lines, strict=True):
@@ -581,10 +453,7 @@ MARKERMAP = {
 
 @pytest.mark.parametrize(("table", "evaluator"), [("1", "knn"), ("2", "reconstruct"), ("3", "rf")])
 def test_reference_files_agree_with_markermaps_tables(table: str, evaluator: str) -> None:
-    folder = Path(__file__).parents[1] / ".." / "shared" / "reference"
-    if not folder.is_dir():
-        pytest.skip("the papers' tables are not beside the repository")
-    lines = list(csv.DictReader((folder / f"markermap_table{table}.csv").open()))
+    lines = list(csv.DictReader(real_data(f"reference/markermap_table{table}.csv").open()))
     ours = {
         (item.place.dataset, item.method, item.metric): item.mean
         for item in read(REFERENCE)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import DECLARED, REFERENCE, fake_results
 
 from panelbench.data.specs import SplitSpec
 from panelbench.report import build
@@ -19,6 +18,7 @@ from panelbench.report.results import EvaluatorRef, Results
 from panelbench.report.summary import Summary
 from panelbench.report.tables import specs
 from panelbench.suite.runs import Row
+from tests.reports import DECLARED, REFERENCE, fake_results
 
 ROWS = (
     Row("yoto", "MarkerMap", "yoto", replace(DECLARED, predictor=True)),

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_report import CLASSES, DECLARED, ROWS, fake_results, no_score
 
 from panelbench.errors import UnknownName
 from panelbench.report import build, figures
@@ -19,6 +18,7 @@ from panelbench.report.results import EvaluatorRef, Results
 from panelbench.report.summary import Summary
 from panelbench.suite.runs import Row
 from panelbench.suite.specs import FigureSpec
+from tests.reports import CLASSES, DECLARED, ROWS, fake_results, no_score
 
 ONE = {"datasets": [{"dataset": "visp", "tasks": ["cell_types_25"]}]}
 NOISE = {"fractions": [0.5, 0, 0.2], "variants": ["both", "select"]}

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_report import fake_results, no_score
-from tools import Bench, write_h5ad
 
 from panelbench.report import build, figures
 from panelbench.report.manifest import NAME, Manifest, report_folder
 from panelbench.report.results import Results
+from tests.reports import fake_results, no_score
+from tests.tools import Bench, write_h5ad
 
 SMALL: dict[str, Any] = {
     "datasets": [{"dataset": "visp", "tasks": ["a"]}],
@@ -157,11 +157,11 @@ def test_nothing_heavy_is_imported_when_nothing_is_drawn(tmp_path: Path) -> None
     code = (
         "import importlib.util, pathlib, sys\n"
         f"for name in {heavy}: sys.modules[name] = None\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import test_report as fakes, test_report_manifest as small\n"
-        "from panelbench.report import terminal_table\n"
-        "results = fakes.fake_results(small.SMALL)\n"
-        f"assert fakes.build(results, pathlib.Path({str(tmp_path)!r}))\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from tests.reports import fake_results\n"
+        "from panelbench.report import build, terminal_table\n"
+        f"results = fake_results({SMALL!r})\n"
+        f"assert build(results, pathlib.Path({str(tmp_path)!r}))\n"
         "terminal_table(results)\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -13,11 +13,11 @@ from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
-from test_report import ROWS, fake_results, no_score
 
 from panelbench.report import build, terminal_table
 from panelbench.report.grid import guarded, to_csv
 from panelbench.text import printable, printable_parts
+from tests.reports import ROWS, fake_results, no_score
 
 HOSTILE = {
     "mathtext": "$\\unknowncommand$ and $x^{2$",

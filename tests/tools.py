@@ -44,6 +44,19 @@ def write_h5ad(path: Path, *, cells: int = 120, genes: int = 40, seed: int = 0) 
     return path
 
 
+def real_data(name: str) -> Path:
+    """A file or folder in ``$PANELBENCH_TEST_DATA``; without it, the test is skipped."""
+    import pytest
+
+    folder = os.environ.get("PANELBENCH_TEST_DATA")
+    if not folder:
+        pytest.skip("needs real data: PANELBENCH_TEST_DATA names a folder with data/, reference/")
+    path = Path(folder) / name
+    if not path.exists():
+        pytest.skip(f"needs {name}, which PANELBENCH_TEST_DATA does not have")
+    return path
+
+
 def need_libraries(method: Method) -> None:
     """Skip a test of a method whose libraries, extras of the package, are not installed."""
     import pytest
