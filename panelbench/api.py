@@ -134,10 +134,14 @@ def perform(
         memory_limit=settings.memory_limit or limits.memory,
     )
     done = Done(plan)
+    if not plan.rows and {*stages} != {"preprocess"}:
+        raise ConfigError("nothing to run: give --suite NAME, or --method (repeatable)")
     if out is not None and len(plan.selections) != 1:
+        asked = "; ".join(run.describe() for run in plan.selections[:3])
+        more = ", ..." if len(plan.selections) > 3 else ""
         raise ConfigError(
-            f"--out takes one panel, and {len(plan.selections)} selections are asked for: give "
-            "one --method, --task, --k and --seed"
+            f"--out takes one panel, and there are {len(plan.selections)} selections ({asked}"
+            f"{more}): give one --method, --task, --k and --seed"
         )
     wanted = set(stages)
     if request.panel is not None and "evaluate" in wanted:

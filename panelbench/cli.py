@@ -168,9 +168,6 @@ def _stage(values: dict[str, Any], stages: tuple[str, ...]) -> int:
     *(options.grid, options.place, options.run),
 )
 def _preprocess(values: dict[str, Any]) -> int:
-    # Data sets can be prepared without naming a method.
-    if not values["suite"] and not values["method"]:
-        values["method"] = ["random"]
     return _stage(values, ("preprocess",))
 
 

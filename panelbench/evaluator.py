@@ -9,7 +9,11 @@ An evaluator is a way to score a panel, a function in a module of its own::
     @evaluator("knn", label="kNN", params=Params, metrics=(*CLASSIFICATION, *REGRESSION))
     def score(given: Evaluation, params: Params) -> Scores: ...
 
-It imports heavy libraries (scikit-learn, torch, pandas) inside functions.
+Of ``panelbench`` it imports this module and, where it needs them, `method` (`NoParams`, `Target`),
+`scoring` (metrics, what is made of predictions), `errors` (to say what does not fit) and `nn`;
+nothing else. It imports heavy libraries (scikit-learn, torch, pandas) inside functions. The rules
+that every evaluator keeps are in ``contract/evaluators.py``; ``panelbench test-evaluator FILE``
+tries them.
 """
 
 from __future__ import annotations

@@ -33,12 +33,22 @@ def test_there_are_commands_to_check() -> None:
 
 
 def test_every_command_is_named() -> None:
-    import typer
-
     from panelbench.cli import app
 
-    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
-        assert re.search(rf"panelbench {name}\b", TEXT), name
+    names = {str(command.name) for command in app.registered_commands}
+    assert len(names) >= 10
+    assert {name for name in names if not re.search(rf"panelbench {name}\b(?!-)", TEXT)} == set()
+
+
+def test_the_folders_of_the_suite_are_listed() -> None:
+    listing = next(block for _, block in BLOCKS if "results/perf/" in block)
+    folders = {path.parent.name for path in (ROOT / "panelbench").glob("*/__init__.py")}
+    assert {name for name in folders - {"nn"} if f"{name}/" not in listing} == set()
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`((?!results/)\w+/[\w/]+\.\w+)`", TEXT))))
+def test_files_that_are_named_exist(name: str) -> None:
+    assert (ROOT / "panelbench" / name).exists() or (ROOT / name).exists()
 
 
 def test_the_commands_run(bench: Bench) -> None:
@@ -118,3 +128,25 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for name in re.findall(r"^make (\w+)", TEXT, flags=re.M):
         assert re.search(rf"^{name}:", makefile, flags=re.M)
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CHANGELOG.md"])
+def test_other_pages_name_what_is_there(name: str) -> None:
+    text = (ROOT / name).read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / target).exists(), target
+    for path in re.findall(r"`((?:\w+/)+[\w.]*)`", text):
+        assert (ROOT / path).exists() or (ROOT / "panelbench" / path).exists() or path in (
+            "evaluators/", "readers/", "shipped/", "results/"), path  # fmt: skip
+
+
+def test_a_citation_is_of_this_version() -> None:
+    import yaml
+
+    import panelbench
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == panelbench.__version__
+    assert f"## {panelbench.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    project = (ROOT / "pyproject.toml").read_text()
+    assert f'version = "{panelbench.__version__}"' in project

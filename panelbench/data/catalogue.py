@@ -22,6 +22,9 @@ SYNTHETIC = "synthetic:"
 HEST = "hest:"
 
 
+_SHIPPED = Path(__file__).parent.parent / "datasets.yaml"
+
+
 def find_catalogue(option: Path | None = None) -> Path:
     """Return the catalogue to use.
 
@@ -41,7 +44,15 @@ def find_catalogue(option: Path | None = None) -> Path:
                 raise ConfigError(f"{source}: no such file: {path}")
             return path
     here = Path("datasets.yaml")
-    return here if here.is_file() else Path(__file__).parent.parent / "datasets.yaml"
+    return here if here.is_file() else _SHIPPED
+
+
+def load_catalogues(option: Path | None = None) -> dict[str, DatasetSpec]:
+    """Data sets that come with the package, and those of a catalogue of one's own beside them.
+
+    An entry of one's own stands for the shipped one of the same id.
+    """
+    return {**load_catalogue(_SHIPPED), **load_catalogue(find_catalogue(option))}
 
 
 def load_catalogue(path: Path) -> dict[str, DatasetSpec]:

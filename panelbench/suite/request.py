@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from panelbench.data.catalogue import find_catalogue, load_catalogue, own_data
+from panelbench.data.catalogue import load_catalogues, own_data
 from panelbench.data.specs import DatasetSpec
 from panelbench.errors import ConfigError, InputError, UnknownName
 from panelbench.schema import parse, read_yaml
@@ -64,7 +64,7 @@ class Request:
 
     def catalogue(self) -> dict[str, DatasetSpec]:
         """Data sets by id, the user's own file among them."""
-        found = load_catalogue(find_catalogue(self.datasets))
+        found = load_catalogues(self.datasets)
         own = self._own()
         return found if own is None else {**found, own.id: own}
 
@@ -86,12 +86,10 @@ class Request:
             For options that contradict each other or name nothing.
         """
         if self.suite is not None:
-            if self.data is not None:
-                raise ConfigError("--data and --suite exclude each other")
             return self._changed(load_suite(self.suite))
         own = self._own()
         datasets = [own.id] if own else list(self.dataset) or [DEFAULT_DATASET]
-        methods = self._methods([], required=True)
+        methods = self._methods([])
         evaluators = self.evaluator or ("rf", "builtin")
         given = {
             "name": "-".join(datasets)[:80].replace(":", "-"),
@@ -107,14 +105,16 @@ class Request:
     def _changed(self, suite: SuiteSpec) -> SuiteSpec:
         """The suite with the lists that options replace."""
         changes: dict[str, Any] = {}
-        if self.dataset:
+        own = self._own()
+        names = [own.id] if own else self.dataset
+        if names:
             known = {entry.dataset: entry for entry in suite.datasets}
-            changes["datasets"] = [known.get(n, DatasetEntry(dataset=n)) for n in self.dataset]
+            changes["datasets"] = [known.get(n, DatasetEntry(dataset=n)) for n in names]
         if self.task:
             entries = changes.get("datasets", suite.datasets)
             changes["datasets"] = [self._entry(entry) for entry in entries]
         if self.method or self.sets or self.panel:
-            changes["methods"] = self._methods(suite.methods, required=False)
+            changes["methods"] = self._methods(suite.methods)
         for name, values in (("ks", self.k), ("seeds", self.seed)):
             if values:
                 changes[name] = tuple(values)
@@ -129,13 +129,14 @@ class Request:
                 set(changes.get("ks", suite.ks)),
             )
         # Tables of a part must not overwrite those of the whole, nor name what is not there.
-        changes |= {"name": f"{suite.name}-part", "tables": (), "figures": ()}
+        part = f"{suite.name}-{own.id}" if own else f"{suite.name}-part"
+        changes |= {"name": part, "tables": (), "figures": ()}
         return parse(SuiteSpec, {**dict(suite), **changes}, f"suite {suite.name} with options")
 
     def _entry(self, entry: DatasetEntry) -> DatasetEntry:
         return entry.model_copy(update={"tasks": tuple(self.task)}) if self.task else entry
 
-    def _methods(self, suite: Sequence[MethodEntry], *, required: bool) -> list[MethodEntry]:
+    def _methods(self, suite: Sequence[MethodEntry]) -> list[MethodEntry]:
         params: dict[str, dict[str, Any]] = {}
         for name, value in self.sets.items():
             method, dot, parameter = name.partition(".")
@@ -152,8 +153,6 @@ class Request:
             genes = read_panel(self.panel)
             given = MethodEntry(method="given", params={"genes": genes}, label=self.panel.stem)
             chosen = [given, *(chosen if self.method else [])]
-        if required and not chosen:
-            raise ConfigError("nothing to run: give --suite NAME, or --method (repeatable)")
         for method in params:
             if method not in {entry.method for entry in chosen}:
                 raise UnknownName("method", method, {e.method for e in chosen}, "--set")

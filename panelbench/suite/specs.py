@@ -171,7 +171,7 @@ class SuiteSpec(Model):
     title: str = ""
     description: str = ""
     datasets: tuple[Annotated[DatasetEntry, _entry("dataset")], ...] = Field(min_length=1)
-    methods: tuple[Annotated[MethodEntry, _entry("method")], ...] = Field(min_length=1)
+    methods: tuple[Annotated[MethodEntry, _entry("method")], ...] = ()
     ks: tuple[Annotated[int, Field(gt=0)], ...] = Field(min_length=1)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
     evaluators: tuple[Annotated[EvaluatorEntry, _entry("evaluator")], ...] = (
