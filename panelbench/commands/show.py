@@ -262,7 +262,7 @@ def _evaluators(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _datasets(path: Path | None) -> list[dict[str, Any]]:
-    from panelbench.data.catalogue import find_catalogue, load_catalogue
+    from panelbench.data.catalogue import load_catalogues
 
     return [
         {
@@ -272,16 +272,16 @@ def _datasets(path: Path | None) -> list[dict[str, Any]]:
             "licence": spec.licence,
             "citation": spec.citation,
         }
-        for spec in load_catalogue(find_catalogue(path)).values()
+        for spec in load_catalogues(path).values()
     ]
 
 
 def _tasks(path: Path | None) -> list[dict[str, Any]]:
-    from panelbench.data.catalogue import find_catalogue, load_catalogue
+    from panelbench.data.catalogue import load_catalogues
 
     return [
         {"task": task.name, "dataset": spec.id, "kind": task.kind, "column": task.column}
-        for spec in load_catalogue(find_catalogue(path)).values()
+        for spec in load_catalogues(path).values()
         for task in spec.tasks
     ]
 

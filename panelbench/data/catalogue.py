@@ -52,7 +52,8 @@ def load_catalogues(option: Path | None = None) -> dict[str, DatasetSpec]:
 
     An entry of one's own stands for the shipped one of the same id.
     """
-    return {**load_catalogue(_SHIPPED), **load_catalogue(find_catalogue(option))}
+    own, shipped = find_catalogue(option), load_catalogue(_SHIPPED)
+    return shipped if own.samefile(_SHIPPED) else {**shipped, **load_catalogue(own)}
 
 
 def load_catalogue(path: Path) -> dict[str, DatasetSpec]:
