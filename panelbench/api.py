@@ -48,6 +48,8 @@ class Done:
         What the records say, when an evaluation or the report was asked for.
     report
         Files of the report.
+    unreadable
+        Files among the records that are none, with what is wrong.
     """
 
     plan: Plan
@@ -55,6 +57,7 @@ class Done:
     states: list[tuple[Run, State]] = field(default_factory=list)
     results: Results | None = None
     report: list[Path] = field(default_factory=list)
+    unreadable: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -127,6 +130,7 @@ def perform(
         When nothing can be run: bad options, or no data set can be had.
     """
     plan = plan_for(request, settings, shard, download=bool({*stages} - {"report"}))
+    _check_asked(plan, stages, out)
     limits = plan.suite.limits
     settings = replace(
         settings,
@@ -134,15 +138,6 @@ def perform(
         memory_limit=settings.memory_limit or limits.memory,
     )
     done = Done(plan)
-    if not plan.rows and {*stages} != {"preprocess"}:
-        raise ConfigError("nothing to run: give --suite NAME, or --method (repeatable)")
-    if out is not None and len(plan.selections) != 1:
-        asked = "; ".join(run.describe() for run in plan.selections[:3])
-        more = ", ..." if len(plan.selections) > 3 else ""
-        raise ConfigError(
-            f"--out takes one panel, and there are {len(plan.selections)} selections ({asked}"
-            f"{more}): give one --method, --task, --k and --seed"
-        )
     wanted = set(stages)
     if request.panel is not None and "evaluate" in wanted:
         wanted.add("select")
@@ -167,6 +162,7 @@ def perform(
         runs += plan.selections if "select" in wanted else ()
         runs += plan.evaluations if "evaluate" in wanted else ()
         done.states = [(run, executor.states.of(run)) for run in runs]
+        done.unreadable = executor.store.unreadable
     if stages and stages[-1] == "evaluate" and any(s.status == "done" for _, s in done.states):
         done.results = collect(plan, executor.states.store)
     if "report" in wanted and shard is None:
@@ -177,6 +173,19 @@ def perform(
                 f"`panelbench run` makes them"
             )
     return done
+
+
+def _check_asked(plan: Plan, stages: Sequence[str], out: Path | None) -> None:
+    """Stop when there is nothing to do, or more than one panel for one file."""
+    if not plan.rows and {*stages} != {"preprocess"}:
+        raise ConfigError("nothing to run: give --suite NAME, or --method (repeatable)")
+    if out is not None and len(plan.selections) != 1:
+        asked = "; ".join(run.describe() for run in plan.selections[:3])
+        more = ", ..." if len(plan.selections) > 3 else ""
+        raise ConfigError(
+            f"--out takes one panel, and there are {len(plan.selections)} selections ({asked}"
+            f"{more}): give one --method, --task, --k and --seed"
+        )
 
 
 def report(plan: Plan, settings: Settings) -> tuple[Results, list[Path]]:
@@ -230,16 +239,14 @@ def _check_problems(plan: Plan, problems: Mapping[str, str]) -> None:
 
 def _check_panel(panel: Path, plan: Plan, executor: Executor) -> None:
     """Say at once which genes of a panel the data do not have."""
-    import h5py
+    from panelbench.stages.prepared import gene_names
 
     genes = read_panel(panel)
     for dataset in plan.datasets:
         path = executor.prepared(dataset)
         if not path.exists():
             continue
-        with h5py.File(path) as stored:
-            index = stored["var"].attrs["_index"]
-            known = {name.decode() for name in stored["var"][index][()]}
+        known = set(gene_names(path))
         unknown = [gene for gene in genes if gene not in known]
         if unknown:
             near = near_matches(unknown[0], known)

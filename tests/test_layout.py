@@ -76,6 +76,22 @@ def test_modules_stay_small() -> None:
             assert len(path.read_text().splitlines()) <= 400, path
 
 
+def test_functions_stay_short() -> None:
+    """Signature, docstring and tables aside: options.py declares, it does nothing."""
+    long = []
+    for folder in ("panelbench", "methods"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path.name == "options.py":
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef):
+                    body = node.body[1:] if ast.get_docstring(node) else node.body
+                    lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+                    if lines > 60:
+                        long.append((path.name, node.name, lines))
+    assert not long
+
+
 def test_a_wheel_has_all_methods_and_data_files(tmp_path: Path) -> None:
     built = subprocess.run(
         [sys.executable, "-c", "import setuptools.build_meta as b, sys; b.build_wheel(sys.argv[1])",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from panelbench.commands import JSON_FORMAT
 from panelbench.errors import InputError, UnknownName
+from panelbench.records.status import RETRIED, Status
 from panelbench.records.store import Record, Store, newest
 from panelbench.text import printable
 
@@ -125,6 +126,7 @@ def done(done: Done, settings: Settings, *, as_json: bool, shard: tuple[int, int
                 "versions; `--dry-run` lists them as stale"
             )
     _failures(done.states)
+    _unreadable(done.unreadable)
     pages = [path for path in done.report if path.suffix == ".html"]
     for path in pages or done.report[:1]:
         print(f"report: {_short(path)}")
@@ -151,6 +153,14 @@ def _panels(states: Iterable[tuple[Run, State]], most: int = 40, genes: int = 8)
         print(f"... and {len(rows) - most} more; --output json has all")
 
 
+def _unreadable(files: Mapping[Path, str]) -> None:
+    """Say once which files among the records are none; they are passed over."""
+    if files:
+        path, why = next(iter(files.items()))
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        print(f"note: passed over what is no record: {_short(path)} ({why}){more}")
+
+
 def _failures(found: Iterable[tuple[Run, State]]) -> None:
     from panelbench.suite.runs import SelectRun
 
@@ -164,7 +174,7 @@ def _failures(found: Iterable[tuple[Run, State]]) -> None:
     _print(_table(("run", "status", "reason"), rows, title="Not done"))
     if len(bad) > 40:
         print(f"... and {len(bad) - 40} more; `panelbench list runs` has all")
-    again = sorted({s.status for _, s in bad} & {"failed", "timeout", "oom"})
+    again = sorted({s.status for _, s in bad} & set(RETRIED) - {Status.SKIPPED})
     if again:
         print(f"to do them again: --retry {','.join(again)}")
 

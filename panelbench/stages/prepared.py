@@ -47,6 +47,15 @@ def load(path: Path) -> AnnData:
     return adata
 
 
+def gene_names(path: Path) -> list[str]:
+    """Genes of a prepared file, without reading its matrix."""
+    import h5py
+
+    with h5py.File(path) as stored:
+        index = stored["var"].attrs["_index"]
+        return [name.decode() for name in stored["var"][index][()]]
+
+
 def facts(adata: AnnData) -> dict[str, Any]:
     """Facts that `prepare` stored in a prepared file."""
     found: dict[str, Any] = json.loads(adata.uns[STAMP])["facts"]
