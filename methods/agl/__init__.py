@@ -22,17 +22,20 @@ from .cells import Problem
 from .correlations import gene_correlations, mean_correlation
 from .estimator import Fitted, fit
 from .ordering import Roles, assign_roles, dispersion_order
-from .params import SCHEDULES, Params, settings
+from .params import SCHEDULES, Hyper, Params, Schedule, Strategy, settings
 from .predictor import AglPredictor
 
 __all__ = [
     "SCHEDULES",
     "AglPredictor",
     "Fitted",
+    "Hyper",
     "LinearPredictor",
     "Params",
     "Problem",
     "Roles",
+    "Schedule",
+    "Strategy",
     "assign_roles",
     "dispersion_order",
     "fit",

@@ -10,7 +10,7 @@ import numpy as np
 
 from panelbench.errors import NotApplicable
 
-from .network import Batch
+from .network import Batch, blocks
 from .pearson import Targets
 
 if TYPE_CHECKING:
@@ -173,15 +173,16 @@ class Cells:
             codes = self.groups[rows]
             table = codes == np.unique(codes)[:, None]
             members = torch.from_numpy(table.astype(np.float32)).to(self.inputs.device)
-        observed = self.observed
-        return Batch(
-            self.inputs.index_select(0, index),
-            Targets.of(
-                self.targets[:n_genes].index_select(1, index),
-                members,
-                None if observed is None else observed[:n_genes].index_select(1, index),
-            ),
-        )
+        n_genes = len(self.targets) if n_genes is None else n_genes
+        values = self.targets.new_empty(n_genes, len(rows))
+        observed = None if self.observed is None else torch.empty_like(values)
+        for part in blocks(n_genes):  # every step but the first reads the cache
+            known = None
+            if self.observed is not None and observed is not None:
+                known = observed[part] = self.observed[part].index_select(1, index)
+            chosen = self.targets[part].index_select(1, index)
+            values[part] = Targets.of(chosen, members, known).values
+        return Batch(self.inputs.index_select(0, index), Targets(values, members, observed))
 
     def inputs_of(self, rows: np.ndarray) -> torch.Tensor:
         """Standardised inputs of some cells."""

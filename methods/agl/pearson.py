@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _EPS = 1e-8
 """Added to squared lengths of predictions: a constant prediction has loss 1, finite gradient."""
-_CONSTANT = 1e-10
-"""Share of the sum of squares below which what is left after centring is rounding."""
+_CONSTANT = 1e-12
+"""Variance, as a share of the largest square, below which it is rounding."""
 
 
 def centre(
@@ -93,9 +93,10 @@ class Targets:
             raise ValueError(f"a correlation needs two cells, found {values.shape[1]}")
         centred = centre(values, members, observed)
         squares = centred.square().sum(dim=1, keepdim=True)
-        raw = values if observed is None else values * observed
-        varies = squares > _CONSTANT * raw.square().sum(dim=1, keepdim=True)
-        return cls(torch.where(varies, centred * squares.rsqrt(), 0), members, observed)
+        largest = (values if observed is None else values * observed).abs().amax(1, keepdim=True)
+        varies = squares > _CONSTANT * values.shape[1] * largest.square()
+        scale = torch.where(varies, squares.rsqrt(), 0)
+        return cls(centred.mul_(scale), members, observed)
 
     def rows(self, part: slice) -> Targets:
         """Targets of some genes."""
