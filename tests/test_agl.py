@@ -14,8 +14,9 @@ from panelbench.methods import agl
 from panelbench.methods.agl.ordering import dispersion_scores
 from panelbench.methods.hvg import SeuratParams, seurat
 
-from panelbench.errors import InputError, NotApplicable
+from panelbench.errors import ConfigError, InputError, NotApplicable
 from panelbench.method import Task, frozen_mapping
+from panelbench.params import validated
 
 N_CELLS, N_TRAIN, N_GENES, N_FEATURES = 90, 60, 60, 6
 
@@ -256,29 +257,25 @@ def test_threads_and_generators_of_the_caller_are_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"hidden": ()},
-        {"strategy": "hvg"},
-        {"strategy": "all", "n_auxiliary": 5},
-        {"tau": 0.0},
-        {"batch_size": 4},
-        {"start": 1.5},
-    ],
-)
-def test_parameters_out_of_range_are_named(params: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=list(params)[-1] if "strategy" not in params else "n_aux"):
-        fit(**params)
-
-
-def test_what_does_not_fit_together_is_told() -> None:
-    with pytest.raises(InputError, match="faithful"):
-        fit(normalizer="attached")
+def test_parameters_that_do_not_fit_are_told() -> None:
+    with pytest.raises(ValueError, match="shared layer"):
+        agl.Params(hidden=())
+    with pytest.raises(ValueError, match="hvg needs n_auxiliary"):
+        agl.Params(strategy="hvg")
+    with pytest.raises(ValueError, match="all takes no n_auxiliary"):
+        agl.Params(strategy="all", n_auxiliary=5)
+    with pytest.raises(ValueError, match="faithful"):
+        agl.Params(normalizer="attached")
     with pytest.raises(InputError, match="there are 55"):
         fit(strategy="hvg", n_auxiliary=56)
     with pytest.raises(NotApplicable, match="2 to move"):
         fit(problem(validation=np.arange(N_CELLS) >= N_CELLS - 2))
+
+
+@pytest.mark.parametrize("params", [{"tau": 0}, {"batch_size": 4}, {"start": 1.5}, {"hidden": []}])
+def test_ranges_are_declared(params: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(params))):
+        validated(agl.Params, params, "agl")
 
 
 def test_schedules_give_the_values_of_their_source() -> None:

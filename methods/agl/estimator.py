@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from panelbench.errors import InputError
+from panelbench.nn import one_thread
 
 from .cells import Cells, Problem, Scaler
 from .mask import n_kept
@@ -104,7 +104,7 @@ def fit(
         When the training diverges.
     """
     chosen = settings(params)
-    with _one_thread():
+    with one_thread():
         return _fit(problem, chosen, rng, device, progress)
 
 
@@ -193,15 +193,3 @@ def _weights(n_primary: int, n_auxiliary: int, settings: Settings) -> Weights:
     if settings.strategy == "uncertainty":
         return Uncertainty(n_primary, n_auxiliary, lr=settings.lr)
     return Weights(n_primary, n_auxiliary)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from panelbench.errors import InputError
+from annotated_types import Ge, Gt, Le
 
+from panelbench.nn import Widths
+
+from .cells import SMALLEST
 from .hyper import Normalizer
 from .optimizers import Rule
 
@@ -65,27 +68,37 @@ class Params:
     """
 
     strategy: Strategy = "agl"
-    n_auxiliary: int | None = None
+    n_auxiliary: Annotated[int, Ge(1)] | None = None
     schedule: Schedule = "code"
     hyper: Hyper = "fast"
-    inner_steps: int | None = None
+    inner_steps: Annotated[int, Ge(1)] | None = None
     inner_rule: Rule = "adam"
-    inner_lr: float | None = None
+    inner_lr: Annotated[float, Gt(0)] | None = None
     normalizer: Normalizer | None = None
-    tau: float = 0.01
-    start: float = 0.5
-    hidden: tuple[int, ...] = (512, 256)
+    tau: Annotated[float, Gt(0)] = 0.01
+    start: Annotated[float, Ge(0), Le(1)] = 0.5
+    hidden: Widths = (512, 256)
     normalise: bool = True
-    lr: float = 1e-3
-    lr_weights: float = 3e-3
-    batch_size: int = 128
-    batch_pass: int | None = None
-    warmup: int = 10
-    epochs: int = 1000
-    patience: int = 20
+    lr: Annotated[float, Gt(0)] = 1e-3
+    lr_weights: Annotated[float, Gt(0)] = 3e-3
+    batch_size: Annotated[int, Ge(SMALLEST)] = 128
+    batch_pass: Annotated[int, Ge(SMALLEST)] | None = None
+    warmup: Annotated[int, Ge(0)] = 10
+    epochs: Annotated[int, Ge(1)] = 1000
+    patience: Annotated[int, Ge(1)] = 20
     split_validation: bool = False
     within_groups: bool = False
-    min_cells: int = 3
+    min_cells: Annotated[int, Ge(1)] = 3
+
+    def __post_init__(self) -> None:
+        counted = self.strategy in ("hvg", "random")
+        if counted != (self.n_auxiliary is not None):
+            wanted = "needs n_auxiliary" if counted else "takes no n_auxiliary"
+            raise ValueError(f"strategy {self.strategy} {wanted}, found {self.n_auxiliary}")
+        if self.hyper == "fast" and self.normalizer == "attached":
+            raise ValueError("normalizer attached needs hyper faithful")
+        if not self.hidden:
+            raise ValueError("hidden: without a shared layer auxiliary genes change nothing")
 
 
 SCHEDULES: dict[Schedule, dict[str, Any]] = {
@@ -124,30 +137,7 @@ class Settings:
 
 
 def settings(params: Params) -> Settings:
-    """Settings of a training, checked, with the schedule's values where a parameter is None.
-
-    Raises
-    ------
-    InputError
-        When parameters are out of range or do not fit together; it names them.
-    """
+    """Settings of a training: the schedule's values where a parameter is None."""
     given = {item.name: getattr(params, item.name) for item in fields(params)}
     values = SCHEDULES[params.schedule] | {k: v for k, v in given.items() if v is not None}
-    values = {"n_auxiliary": 0, "inner_lr": params.lr} | values
-    found = Settings(**values)
-    counted = params.strategy in ("hvg", "random")
-    rules = {
-        "hidden": len(found.hidden) >= 1 and min(found.hidden, default=1) >= 1,
-        "n_auxiliary": (found.n_auxiliary >= 1) if counted else params.n_auxiliary is None,
-        **{n: values[n] >= 1 for n in ("inner_steps", "epochs", "patience", "min_cells")},
-        **{n: values[n] > 0 for n in ("inner_lr", "tau", "lr", "lr_weights")},
-        **{n: values[n] >= 8 for n in ("batch_size", "batch_pass")},
-        "start": 0 <= found.start <= 1,
-        "warmup": found.warmup >= 0,
-    }
-    wrong = [f"{name} = {values[name]!r}" for name, fits in rules.items() if not fits]
-    if wrong:
-        raise InputError(f"agl ({params.strategy}): out of range: {', '.join(wrong)}")
-    if found.hyper == "fast" and found.normalizer == "attached":
-        raise InputError("agl: normalizer attached needs hyper faithful")
-    return found
+    return Settings(**{"n_auxiliary": 0, "inner_lr": params.lr} | values)
