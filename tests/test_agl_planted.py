@@ -9,7 +9,7 @@ from agl_planted import N_USEFUL, generators, planted
 from panelbench.methods import agl
 
 SMALL: dict[str, Any] = {
-    "hidden": (64, 8), "tau": 0.02, "warmup": 15, "epochs": 60, "patience": 60,
+    "hidden": (64, 8), "tau": 0.02, "warmup": 30, "epochs": 90, "patience": 90,
 }  # fmt: skip
 
 
