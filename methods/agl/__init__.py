@@ -1,0 +1,47 @@
+"""Auxiliary gene learning: other genes as further targets, and how many of them help.
+
+A network predicts the expression of a few primary genes from features of a cell or spot: an image
+embedding, proteins, a panel of genes. It is trained on the primary genes and on auxiliary ones,
+which share its trunk (`network`). Auxiliary genes stand in the order of their variability
+(`ordering`); a soft cut in that order (`mask`) is learned from the validation loss of the primary
+genes (`hyper`, `training`). What remains is a predictor (`predictor`) and the cut.
+
+The order is that of Seurat's highly variable genes and is not learned. The cut says how far down
+the list genes are useful as training targets, not which genes are worth measuring.
+
+This package is used from Python (`fit`); it declares no selection method, since what it needs,
+inputs and expression targets, is not part of a selection task.
+
+Source: Shiku et al. 2026, AAAI 40 (arXiv 2511.18336).
+"""
+
+from __future__ import annotations
+
+from .baselines import LinearPredictor, fit_mean, fit_ridge
+from .cells import Problem
+from .correlations import gene_correlations, mean_correlation
+from .estimator import Fitted, fit
+from .ordering import Roles, assign_roles, dispersion_order
+from .params import SCHEDULES, Hyper, Params, Schedule, Strategy, settings
+from .predictor import AglPredictor
+
+__all__ = [
+    "SCHEDULES",
+    "AglPredictor",
+    "Fitted",
+    "Hyper",
+    "LinearPredictor",
+    "Params",
+    "Problem",
+    "Roles",
+    "Schedule",
+    "Strategy",
+    "assign_roles",
+    "dispersion_order",
+    "fit",
+    "fit_mean",
+    "fit_ridge",
+    "gene_correlations",
+    "mean_correlation",
+    "settings",
+]
