@@ -307,6 +307,8 @@ def test_a_panel_of_all_that_varies_keeps_every_neighbour(cells: Any) -> None:
     found = score("neighbours", padded[0], y, padded[1], truth, panel=[*panel, "g6"]).metrics
     assert found["knn_overlap"] == pytest.approx(1.0)
     assert found["knn_preservation"] == pytest.approx(1.0)
+    fewer = score("neighbours", padded[0], y, padded[1], truth, panel=panel).metrics
+    assert fewer["knn_overlap"] < 1 and fewer["knn_preservation"] == pytest.approx(1.0)
     worse = score("neighbours", padded[0], y, padded[1], truth, panel=["g0", "g1"]).metrics
     assert worse["knn_overlap"] < 0.7
     assert worse["knn_preservation_low"] < worse["knn_preservation"] < 0.7
