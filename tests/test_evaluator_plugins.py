@@ -21,7 +21,7 @@ from panelbench.evaluator import Evaluator, Metric, Scores
 from panelbench.records.code import import_closure
 from panelbench.registry import Evaluators, discover, discover_evaluators
 from panelbench.schema import parse
-from panelbench.scoring.metrics import CLASSIFICATION, METRICS
+from panelbench.scoring.metrics import CLASSIFICATION, METRICS, REGRESSION
 from panelbench.stages.evaluation import check
 from panelbench.suite.plan import make_plan
 from panelbench.suite.runs import Plan
@@ -177,6 +177,13 @@ def test_rubbish_is_refused(scores: Any, said: str) -> None:
     item = Evaluator("x", lambda *_: scores, __name__, metrics=CLASSIFICATION)
     with pytest.raises(EvaluatorError, match=said):
         check(scores, item, planted())
+
+
+def test_no_range_is_wide_enough_for_infinity() -> None:
+    item = Evaluator("x", lambda *_: Scores(), __name__, metrics=REGRESSION)
+    check(Scores({"mse": 1e300}), item, planted())
+    with pytest.raises(EvaluatorError, match="'mse' is inf"):
+        check(Scores({"mse": float("inf")}), item, planted())
 
 
 def test_sound_scores_pass() -> None:

@@ -252,6 +252,9 @@ def test_another_seed_loses_other_genes(cells: Any) -> None:
         score("robustness", train, y, test, truth, given=given, seed=seed) for seed in (0, 1)
     )
     assert first.metrics != second.metrics
+    whole = score("rf", train, y, test, truth, given={"n_estimators": 10}).metrics["f1_macro"]
+    assert whole < 1
+    assert first.metrics["f1_lost"] + first.metrics["f1_fall"] == pytest.approx(whole)
     assert "2 of 6 genes lost, 2 draws" in first.notes
 
 
@@ -273,8 +276,10 @@ def test_common_neighbours_by_hand() -> None:
     # k = 1: none. k = 2: {1,2}{2,1}, {0,2}{2,0}, {1,0}{0,1}, {2,1}{1,2}: all. k = 3: all.
     assert overlap(full, panel, [1]) == 0.0
     assert overlap(full, panel, [1, 2, 3]) == pytest.approx(2 / 3)
-    # Between 1 and 3 a straight line: 0, 1/2, 1.
-    assert overlap(full, panel, [1, 3]) == pytest.approx(1 / 2)
+    # With a far cell, whose neighbours are 3, 2 and 3, 1: 1/5 at k = 1, 9/10 at 2, 1 at 4.
+    far = [np.append(side, 100.0)[:, None] for side in (LINE, SWAPPED)]
+    # Between 2 and 4 a straight line: 19/20 at 3.
+    assert overlap(*far, [1, 2, 4]) == pytest.approx((1 / 5 + 9 / 10 + 19 / 20 + 1) / 4)
 
 
 def test_preserved_neighbourhoods_by_hand() -> None:
@@ -302,6 +307,8 @@ def test_a_panel_of_all_that_varies_keeps_every_neighbour(cells: Any) -> None:
     found = score("neighbours", padded[0], y, padded[1], truth, panel=[*panel, "g6"]).metrics
     assert found["knn_overlap"] == pytest.approx(1.0)
     assert found["knn_preservation"] == pytest.approx(1.0)
+    fewer = score("neighbours", padded[0], y, padded[1], truth, panel=panel).metrics
+    assert fewer["knn_overlap"] < 1 and fewer["knn_preservation"] == pytest.approx(1.0)
     worse = score("neighbours", padded[0], y, padded[1], truth, panel=["g0", "g1"]).metrics
     assert worse["knn_overlap"] < 0.7
     assert worse["knn_preservation_low"] < worse["knn_preservation"] < 0.7
