@@ -136,6 +136,9 @@ def test_visp_rows_that_do_not_fit(tmp_path: Path) -> None:
         ("6999,1,2", "6999,1,two", r"row 2 \('6999'\) does not"),
         ("6999,1,2", "6999,1,", r"row 2 \('6999'\) does not"),
         ("6999,1,2", "6999,1,2.5", r"not whole numbers.*cell 'LS-1', gene 'Gene1'"),
+        ("6999,1,2,3,4,5,6", "6999,1,2,3,4,5,6.5", r"not whole numbers.*cell 'LS-5'"),
+        ("6999,1,2,3,4,5,6", "6999,1,2,3,4,5,6,7", r"row 2 \('6999'\) does not"),
+        ("6999,1,2,3,4,5,6", "6999,1,2,3,4,5,6x", r"row 2 \('6999'\) does not"),
         ("6999,1,2", "6999,1,-2", "negative"),
     ):
         visp_archive(tmp_path, cells, **{"exon-matrix.csv": whole.replace(old, new)})

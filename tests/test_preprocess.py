@@ -351,3 +351,9 @@ def test_what_later_stages_import_reads_and_fetches_nothing(module: str, needed:
     names = {path.name for path in import_closure(f"panelbench.stages.{module}").values()}
     assert needed in names
     assert not names & {"fetch.py", "read.py", "preprocess.py", "catalogue.py"}
+
+
+def test_how_files_are_brought_is_in_no_key() -> None:
+    names = {path.name for path in import_closure("panelbench.stages.preprocess").values()}
+    assert "read.py" in names
+    assert not names & {"fetch.py", "download.py", "content.py", "archive.py"}

@@ -194,8 +194,8 @@ class _Told:
         self._text, self._say = text, say
 
     def update(self, size: int) -> None:
-        self._done += size
-        if self.total:
+        before, self._done = self._done, self._done + size
+        if self.total and 100 * before // self.total != 100 * self._done // self.total:
             self._say(min(self._done / self.total, 1.0), self._text)
 
     def reset(self) -> None:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,7 +82,8 @@ class Executor:
             summary.done_before = len(todo) - len(pending)
 
             def one(item: tuple[Dataset, dict[str, int]]) -> tuple[Dataset, Outcome]:
-                return item[0], self._prepare(*item)
+                name = f"preprocess {item[0].id}"
+                return item[0], self._prepare(*item, partial(reporter.update, name))
 
             for dataset, outcome in self._each(one, pending):
                 summary.outcomes[outcome.status] += 1
@@ -107,7 +109,12 @@ class Executor:
             return False
         return all(("fold", key) in cache for key in folds)
 
-    def _prepare(self, dataset: Dataset, folds: Mapping[str, int]) -> Outcome:
+    def _prepare(
+        self,
+        dataset: Dataset,
+        folds: Mapping[str, int],
+        progress: Callable[[float, str], None] = lambda fraction, message: None,
+    ) -> Outcome:
         job = PrepareJob(
             spec=dataset.spec,
             prepared=self.prepared(dataset),
@@ -118,11 +125,11 @@ class Executor:
             folds=folds,
         )
         with self._worker() as worker:
-            outcome = worker.run(job, lambda fraction, message: None)
+            outcome = worker.run(job, progress)
             if outcome.status is Status.FAULT and job.prepared.exists():
                 # A damaged file is made again from its sources, once.
                 job.prepared.unlink(missing_ok=True)
-                outcome = worker.run(job, lambda fraction, message: None)
+                outcome = worker.run(job, progress)
         return outcome
 
     def prepared(self, dataset: Dataset) -> Path:

@@ -221,9 +221,12 @@ def do_prepare(job: PrepareJob, cells: list[AnnData], send: Send) -> Done:
     try:
         cache = StageCache(job.cache)
 
+        def say(done: float, text: str) -> None:
+            send(Progress(done, text))
+
         def compute() -> Entry:
             send(Progress(0.1, "reading"))
-            return Entry(prepare(job.spec, job.prepared, job.downloads, job.mirrors))
+            return Entry(prepare(job.spec, job.prepared, job.downloads, job.mirrors, say))
 
         cached = ("prepare", job.prepared.stem) in cache and job.prepared.exists()
         # The matrix may have been deleted, and the cache's entry not.

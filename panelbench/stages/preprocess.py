@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.data import checks
-from panelbench.data.download import Say
 from panelbench.data.fetch import downloaded, fetch
 from panelbench.data.read import read
 from panelbench.data.recipes import apply, resolve, split_recipe
@@ -28,6 +27,8 @@ from panelbench.stages.prepared import INPUTS, STAMP
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+
+    from panelbench.data.download import Say
 
 
 def prepare(
