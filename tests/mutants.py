@@ -207,17 +207,21 @@ def verdicts(copies: list[Path], mutants: Sequence[Mutant]) -> Iterator[tuple[Mu
     """Break one line at a time in each copy; yield whether the tests noticed, and the seconds."""
     todo, free = list(mutants), list(copies)
     running: dict[int, tuple[Mutant, Path, float]] = {}
-    while todo or running:
-        while todo and free:
-            mutant, copy = todo.pop(0), free.pop()
-            (copy / mutant.file).write_text(mutant.broken(ROOT), encoding="utf-8")
-            running[start_tests(copy, mutant.tests)] = mutant, copy, time.monotonic()
-        pid, status = os.wait()
-        passed = end_tests(pid, status)
-        mutant, copy, start = running.pop(pid)
-        shutil.copy2(ROOT / mutant.file, copy / mutant.file)
-        free.append(copy)
-        yield mutant, not passed, time.monotonic() - start
+    try:
+        while todo or running:
+            while todo and free:
+                mutant, copy = todo.pop(0), free.pop()
+                (copy / mutant.file).write_text(mutant.broken(ROOT), encoding="utf-8")
+                running[start_tests(copy, mutant.tests)] = mutant, copy, time.monotonic()
+            pid, status = os.wait()
+            passed = end_tests(pid, status)
+            mutant, copy, start = running.pop(pid)
+            shutil.copy2(ROOT / mutant.file, copy / mutant.file)
+            free.append(copy)
+            yield mutant, not passed, time.monotonic() - start
+    finally:
+        for pid in running:
+            end_tests(pid, 1)
 
 
 def main() -> int:
@@ -226,7 +230,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="beginnings of ids; all by default")
     parser.add_argument("--processes", type=int, default=2, help="breaks at a time (2)")
     options = parser.parse_args()
-    survived = 0
+    survived, start = 0, time.monotonic()
     try:
         listed = [m for m in read_mutants() if m.id.startswith(tuple(options.names or [""]))]
         for mutant in listed:
