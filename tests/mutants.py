@@ -151,7 +151,7 @@ def test_the_copy_is_what_is_imported():
 """
 
 
-def start_tests(copy: Path, tests: Sequence[str]) -> int:
+def start_tests(copy: Path, tests: Sequence[str], limit: int = LIMIT) -> int:
     """Run tests on a copy in a process of its own, up to the first failure; its number."""
     pid = os.fork()
     if pid:
@@ -159,7 +159,7 @@ def start_tests(copy: Path, tests: Sequence[str]) -> int:
     code = 70
     try:
         os.setsid()
-        signal.alarm(LIMIT)
+        signal.alarm(limit)
         os.chdir(copy)
         log = os.open(copy / "tests.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
@@ -172,11 +172,8 @@ def start_tests(copy: Path, tests: Sequence[str]) -> int:
         }
         sys.path[:] = [str(copy), *(p for p in sys.path if Path(p).resolve() != ROOT / "tests")]
         exec(FINDER.format(folder=str(copy / "methods")))
-        code = int(
-            importlib.import_module("pytest").main(
-                ["-x", "--tb=short", "--disable-warnings", *tests]
-            )
-        )
+        options = ["-x", "--tb=short", "--disable-warnings"]
+        code = int(importlib.import_module("pytest").main([*options, *tests]))
     finally:
         sys.stdout.flush()
         os._exit(code)
@@ -198,7 +195,7 @@ def check_sound(copy: Path, mutants: Sequence[Mutant]) -> None:
         When one fails, or a name stands for none.
     """
     tests = dict.fromkeys(test for mutant in mutants for test in mutant.tests)
-    if not end_tests(*os.waitpid(start_tests(copy, ["check_copy.py", *tests]), 0)):
+    if not end_tests(*os.waitpid(start_tests(copy, ["check_copy.py", *tests], limit=0), 0)):
         log = (copy / "tests.log").read_text(encoding="utf-8", errors="replace")
         raise Unfit(f"tests fail on code that is not broken:\n{log[-3000:]}")
 
@@ -252,8 +249,9 @@ def main() -> int:
     for mutant in listed:
         if mutant.equivalent:
             print(f"{'equivalent':19}  {mutant.id}: {mutant.equivalent}")
+    minutes, same = (time.monotonic() - start) / 60, len(listed) - len(todo)
     print(
-        f"{len(todo) - survived} caught, {survived} survived, {len(listed) - len(todo)} equivalent"
+        f"{len(todo) - survived} caught, {survived} survived, {same} equivalent: {minutes:.0f} min"
     )
     return 1 if survived else 0
 
