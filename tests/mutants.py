@@ -203,17 +203,19 @@ def check_sound(copy: Path, mutants: Sequence[Mutant]) -> None:
 def verdicts(copies: list[Path], mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, bool, float]]:
     """Break one line at a time in each copy; yield whether the tests noticed, and the seconds."""
     todo, free = list(mutants), list(copies)
-    running: dict[int, tuple[Mutant, Path, float]] = {}
+    running: dict[int, tuple[Mutant, Path, bytes, float]] = {}
     try:
         while todo or running:
             while todo and free:
                 mutant, copy = todo.pop(0), free.pop()
-                (copy / mutant.file).write_text(mutant.broken(ROOT), encoding="utf-8")
-                running[start_tests(copy, mutant.tests)] = mutant, copy, time.monotonic()
+                whole, text = (copy / mutant.file).read_bytes(), mutant.broken(copy)
+                (copy / mutant.file).write_text(text, encoding="utf-8")
+                pid = start_tests(copy, mutant.tests)
+                running[pid] = mutant, copy, whole, time.monotonic()
             pid, status = os.wait()
             passed = end_tests(pid, status)
-            mutant, copy, start = running.pop(pid)
-            shutil.copy2(ROOT / mutant.file, copy / mutant.file)
+            mutant, copy, whole, start = running.pop(pid)
+            (copy / mutant.file).write_bytes(whole)
             free.append(copy)
             yield mutant, not passed, time.monotonic() - start
     finally:
