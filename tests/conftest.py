@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.tools import Bench, real_data, write_h5ad
+
+if TYPE_CHECKING:
+    from panelbench.suite.runs import Plan
+    from tests.lab import Lab
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,6 +38,22 @@ def shared() -> Path:
 def own_h5ad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small .h5ad with counts, two tasks and a donor column."""
     return write_h5ad(tmp_path_factory.mktemp("data") / "own.h5ad")
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """A prepared data set, and what the stages need beside a question."""
+    from tests.lab import make_lab
+
+    return make_lab(tmp_path_factory.mktemp("lab"))
+
+
+@pytest.fixture(scope="session")
+def planned(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Plan]:
+    """Plans a small suite, with changes."""
+    from tests.lab import planner
+
+    return planner(tmp_path_factory.mktemp("planned"), lab)
 
 
 @pytest.fixture

@@ -151,7 +151,7 @@ def test_the_copy_is_what_is_imported():
 """
 
 
-def start_tests(copy: Path, tests: Sequence[str]) -> int:
+def start_tests(copy: Path, tests: Sequence[str], limit: int = LIMIT) -> int:
     """Run tests on a copy in a process of its own, up to the first failure; its number."""
     pid = os.fork()
     if pid:
@@ -159,7 +159,7 @@ def start_tests(copy: Path, tests: Sequence[str]) -> int:
     code = 70
     try:
         os.setsid()
-        signal.alarm(LIMIT)
+        signal.alarm(limit)
         os.chdir(copy)
         log = os.open(copy / "tests.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
@@ -172,11 +172,8 @@ def start_tests(copy: Path, tests: Sequence[str]) -> int:
         }
         sys.path[:] = [str(copy), *(p for p in sys.path if Path(p).resolve() != ROOT / "tests")]
         exec(FINDER.format(folder=str(copy / "methods")))
-        code = int(
-            importlib.import_module("pytest").main(
-                ["-x", "--tb=short", "--disable-warnings", *tests]
-            )
-        )
+        options = ["-x", "--tb=short", "--disable-warnings"]
+        code = int(importlib.import_module("pytest").main([*options, *tests]))
     finally:
         sys.stdout.flush()
         os._exit(code)
@@ -198,7 +195,7 @@ def check_sound(copy: Path, mutants: Sequence[Mutant]) -> None:
         When one fails, or a name stands for none.
     """
     tests = dict.fromkeys(test for mutant in mutants for test in mutant.tests)
-    if not end_tests(*os.waitpid(start_tests(copy, ["check_copy.py", *tests]), 0)):
+    if not end_tests(*os.waitpid(start_tests(copy, ["check_copy.py", *tests], limit=0), 0)):
         log = (copy / "tests.log").read_text(encoding="utf-8", errors="replace")
         raise Unfit(f"tests fail on code that is not broken:\n{log[-3000:]}")
 
@@ -206,18 +203,24 @@ def check_sound(copy: Path, mutants: Sequence[Mutant]) -> None:
 def verdicts(copies: list[Path], mutants: Sequence[Mutant]) -> Iterator[tuple[Mutant, bool, float]]:
     """Break one line at a time in each copy; yield whether the tests noticed, and the seconds."""
     todo, free = list(mutants), list(copies)
-    running: dict[int, tuple[Mutant, Path, float]] = {}
-    while todo or running:
-        while todo and free:
-            mutant, copy = todo.pop(0), free.pop()
-            (copy / mutant.file).write_text(mutant.broken(ROOT), encoding="utf-8")
-            running[start_tests(copy, mutant.tests)] = mutant, copy, time.monotonic()
-        pid, status = os.wait()
-        passed = end_tests(pid, status)
-        mutant, copy, start = running.pop(pid)
-        shutil.copy2(ROOT / mutant.file, copy / mutant.file)
-        free.append(copy)
-        yield mutant, not passed, time.monotonic() - start
+    running: dict[int, tuple[Mutant, Path, bytes, float]] = {}
+    try:
+        while todo or running:
+            while todo and free:
+                mutant, copy = todo.pop(0), free.pop()
+                whole, text = (copy / mutant.file).read_bytes(), mutant.broken(copy)
+                (copy / mutant.file).write_text(text, encoding="utf-8")
+                pid = start_tests(copy, mutant.tests)
+                running[pid] = mutant, copy, whole, time.monotonic()
+            pid, status = os.wait()
+            passed = end_tests(pid, status)
+            mutant, copy, whole, start = running.pop(pid)
+            (copy / mutant.file).write_bytes(whole)
+            free.append(copy)
+            yield mutant, not passed, time.monotonic() - start
+    finally:
+        for pid in running:
+            end_tests(pid, 1)
 
 
 def main() -> int:
@@ -226,7 +229,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="beginnings of ids; all by default")
     parser.add_argument("--processes", type=int, default=2, help="breaks at a time (2)")
     options = parser.parse_args()
-    survived = 0
+    survived, start = 0, time.monotonic()
     try:
         listed = [m for m in read_mutants() if m.id.startswith(tuple(options.names or [""]))]
         for mutant in listed:
@@ -248,8 +251,9 @@ def main() -> int:
     for mutant in listed:
         if mutant.equivalent:
             print(f"{'equivalent':19}  {mutant.id}: {mutant.equivalent}")
+    minutes, same = (time.monotonic() - start) / 60, len(listed) - len(todo)
     print(
-        f"{len(todo) - survived} caught, {survived} survived, {len(listed) - len(todo)} equivalent"
+        f"{len(todo) - survived} caught, {survived} survived, {same} equivalent: {minutes:.0f} min"
     )
     return 1 if survived else 0
 

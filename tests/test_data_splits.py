@@ -104,6 +104,31 @@ def test_markermap_error_when_reserved_cells_do_not_fit() -> None:
         split_cells(frame(32), labels, MARKERMAP, 0)
 
 
+def test_rounding_adds_and_takes_no_cell() -> None:
+    """0.07 of 100 is a little more than 7 in floating point, what 0.3 and 0.2
+    leave of 20 a little less than 10."""
+    assert 0.07 * 100 > 7 and (1 - 0.3 - 0.2) * 20 < 10
+    split = split_cells(frame(100), labels_of(60, 40), SplitSpec(test=0.07), 0)
+    assert len(split.test) == 7
+    split = split_cells(frame(101), labels_of(60, 41), SplitSpec(test=0.07), 0)
+    assert len(split.test) == 8, "rounded up"
+    spec = SplitSpec(test=0.3, validation=0.2, stratify=False, min_per_class=(1, 1, 1))
+    split = split_cells(frame(20), labels_of(10, 10), spec, 0)
+    assert (len(split.train), len(split.validation), len(split.test)) == (10, 4, 6)
+
+
+def test_a_few_cells_without_a_label_take_nothing_from_small_classes() -> None:
+    labels = labels_of(50, 10, missing=1)
+    for seed in range(10):
+        split = split_cells(frame(61), labels, SplitSpec(), seed)
+        assert (labels[split.test] == 1).sum() == 2
+
+
+def test_no_cell_is_reserved_for_those_without_a_label() -> None:
+    labels = labels_of(30, 20, missing=1)
+    assert_partition(split_cells(frame(51), labels, MARKERMAP, 0), 51)
+
+
 def test_groups_are_never_on_two_sides() -> None:
     groups = [f"d{i % 10}" for i in range(200)]
     spec = SplitSpec(scheme="groups", group="donor", test=0.3, validation=0.2)

@@ -61,3 +61,12 @@ def test_order_is_by_score_then_variance_then_position(data: st.DataObject) -> N
 def test_one_cell_has_no_variance(as_csr: bool) -> None:
     X = np.ones((1, 3), dtype=np.float32)
     assert gene_variances(sparse.csr_matrix(X) if as_csr else X).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("as_csr", [False, True])
+def test_a_gene_that_hardly_varies_is_told_from_one_that_does_not(as_csr: bool) -> None:
+    """Rounding hides the variance of the one, and makes some for the other."""
+    X = np.zeros((600, 3), dtype=np.float32)
+    X[:, 0], X[:, 1], X[0, 0] = 1000.0, 0.1, np.nextafter(np.float32(1000), np.float32(2000))
+    found = gene_variances(sparse.csr_matrix(X) if as_csr else X)
+    assert found[0] > 0 and found[1] == found[2] == 0
