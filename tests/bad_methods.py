@@ -173,6 +173,19 @@ class Moody(Faithful):
         return np.zeros((len(X), 30))
 
 
+class Turned(Moody):
+    """Mixes up the classes in its first mode, though not as it is returned."""
+
+    def __init__(self, genes: list[str], weight: float, mode: str = "") -> None:
+        super().__init__(genes, weight, mode)
+
+    def in_mode(self, name: str) -> Turned:
+        return Turned(self.genes, self.weight, name)
+
+    def predict_proba(self, task: str, X: np.ndarray) -> np.ndarray:
+        return Faithful.predict_proba(self, task, X)[:, :: 1 if self.mode == "" else -1]
+
+
 def forgetful(task: Task, params: Any) -> Selection:
     """Return a predictor that cannot be saved."""
     return _trained(task, Forgetful)
@@ -181,6 +194,19 @@ def forgetful(task: Task, params: Any) -> Selection:
 def two_faced(task: Task, params: Any) -> Selection:
     """Return a predictor that gives two of three classes in its second mode."""
     return _trained(task, Moody)
+
+
+def turned(task: Task, params: Any) -> Selection:
+    """Return a predictor that predicts otherwise in its first mode."""
+    return _trained(task, Turned)
+
+
+def relabelling(task: Task, params: Any) -> Selection:
+    """Write into the labels."""
+    task.target.values.setflags(write=True)
+    task.target.values[:5] = 0
+    task.target.values.setflags(write=False)
+    return telling(task, params)
 
 
 def forgetting_half(task: Task, params: Any) -> Selection:

@@ -111,6 +111,16 @@ BREAKS: list[tuple[Callable[[Task, Any], Selection], dict[str, Any], dict[str, s
         {"predicts_in_every_mode": "(150, 2), not (150, 3)"},
     ),
     (
+        bad.turned,
+        {**LABELS, "predictor": bad.Turned, "modes": ("one", "two")},
+        {"predicts_in_every_mode": "in the mode one otherwise than as returned"},
+    ),
+    (
+        bad.relabelling,
+        {**LABELS, "predictor": bad.Faithful},
+        {"leaves_inputs_alone": "changes the labels of cell_type"},
+    ),
+    (
         bad.forgetting_half,
         {**LABELS, "predictor": bad.Moody, "reconstructs": True},
         {"reconstructs_all_genes": "(150, 30), not (150, 60)"},
