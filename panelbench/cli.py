@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import signal
 import sys
@@ -288,6 +289,10 @@ def _stop(number: int, frame: object) -> None:
 
 def main() -> None:
     """Entry point of the ``panelbench`` command."""
+    for stream in (sys.stdout, sys.stderr):
+        # A locale without such letters must not stop a command that is done.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     app()

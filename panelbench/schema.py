@@ -88,6 +88,28 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+_DEEPEST = 100
+"""Levels of lists within lists beyond which a text is no suite and no value."""
+
+
+def load_yaml(text: str) -> Any:
+    """Read YAML.
+
+    Raises
+    ------
+    yaml.YAMLError
+        When it is not YAML, or nested so deeply that the parser's own stack would overflow.
+    """
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        deepest = max(deepest, depth)
+    dashes = max((len(line) - len(line.lstrip("- ?")) for line in text.splitlines()), default=0)
+    if deepest > _DEEPEST or dashes > 4 * _DEEPEST:
+        raise yaml.YAMLError("nested too deeply")
+    return yaml.load(text, Loader=_Loader)
+
+
 def read_yaml(path: Path) -> Any:
     """Read a YAML file.
 
@@ -97,7 +119,7 @@ def read_yaml(path: Path) -> Any:
         When it is missing or not YAML, with the line.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        return load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except UnicodeDecodeError:
@@ -105,5 +127,5 @@ def read_yaml(path: Path) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "cannot be parsed"
+        problem = getattr(error, "problem", None) or str(error) or "cannot be parsed"
         raise ConfigError(f"{path}{line}: not valid YAML: {problem}") from None

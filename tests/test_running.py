@@ -322,3 +322,27 @@ def test_cores_are_those_that_the_scheduler_grants(monkeypatch: pytest.MonkeyPat
                 inside.setenv(name, nonsense)
                 assert usable_cores() == 6
     assert Settings(Path(), Path(), jobs=2).n_jobs == 3
+
+
+def test_memory_is_never_more_than_the_job_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from panelbench.records import provenance
+    from panelbench.running import executor
+
+    group = tmp_path / "memory.max"
+    monkeypatch.setattr(provenance, "_MEMORY_LIMITS", (group,))
+    for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    assert provenance.usable_memory() is None
+    assert executor._allowed(16) == 16 * 1024**3
+    group.write_text("max\n")
+    assert provenance.usable_memory() is None
+    group.write_text(f"{8 * 1024**3}\n")
+    assert executor._allowed(16) == 8 * 1024**3
+    assert executor._allowed(1) == 1024**3
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "1024")
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "2")
+    assert executor._allowed(16) == 2 * 1024**3
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "512")
+    assert executor._allowed(16) == 512 * 1024**2

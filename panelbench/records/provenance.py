@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import socket
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from panelbench.records.keys import library_versions
@@ -30,6 +32,37 @@ def usable_cores() -> int:
         if value.isdigit() and int(value) > 0:
             return min(int(value), _affinity())
     return _affinity()
+
+
+def usable_memory() -> int | None:
+    """Bytes this process may hold: the scheduler's grant or the control group's limit.
+
+    Returns
+    -------
+    The smallest that is known, None when nothing limits it.
+    """
+    cores = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    grants = [_megabytes("SLURM_MEM_PER_NODE")]
+    if cores.isdigit():
+        grants.append(_megabytes("SLURM_MEM_PER_CPU") * int(cores))
+    known = [grant for grant in grants if grant]
+    for place in _MEMORY_LIMITS:
+        with contextlib.suppress(OSError):
+            text = place.read_text(encoding="ascii").strip()
+            # "max", or a number near 2^63, is no limit.
+            known += [int(text)] if text.isdigit() and int(text) < 2**60 else []
+    return min(known, default=None)
+
+
+_MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def _megabytes(variable: str) -> int:
+    value = os.environ.get(variable, "")
+    return int(value) * 1024**2 if value.isdigit() else 0
 
 
 def _affinity() -> int:

@@ -21,7 +21,7 @@ from panelbench.records.cache import StageCache
 from panelbench.records.claims import Claims
 from panelbench.records.facts import read_facts
 from panelbench.records.files import write_atomically
-from panelbench.records.provenance import environment
+from panelbench.records.provenance import environment, usable_memory
 from panelbench.records.status import Status
 from panelbench.records.store import Store, new_attempt, now
 from panelbench.registry import Broken
@@ -262,7 +262,7 @@ class Executor:
                 n_jobs=settings.n_jobs,
                 device=settings.device,
                 time_limit=settings.time_limit or 60 * minutes,
-                memory_limit=settings.memory_limit or int(memory_gb * GiB),
+                memory_limit=settings.memory_limit or _allowed(memory_gb),
             ),
             "code": {stage_module(run): run.identity["code"]},
             "methods_dirs": settings.methods_dirs,
@@ -327,6 +327,12 @@ class Executor:
             yield worker
         finally:
             self._workers.put(worker)
+
+
+def _allowed(memory_gb: float) -> int:
+    """Bytes of a run: what is declared, and never more than the job has."""
+    declared, grant = int(memory_gb * GiB), usable_memory()
+    return declared if grant is None else min(declared, grant)
 
 
 def _seed(run: Run) -> int:

@@ -14,7 +14,7 @@ import yaml
 from panelbench.data.catalogue import load_catalogues, own_data
 from panelbench.data.specs import DatasetSpec
 from panelbench.errors import ConfigError, InputError, UnknownName
-from panelbench.schema import parse, read_yaml
+from panelbench.schema import load_yaml, parse, read_yaml
 from panelbench.suite.plan import MAX_RUNS
 from panelbench.suite.specs import DatasetEntry, EvaluatorEntry, MethodEntry, SuiteSpec
 
@@ -215,7 +215,7 @@ def parse_sets(items: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"--set {item}: write METHOD.PARAMETER=VALUE")
         try:
-            found[name.strip()] = yaml.safe_load(value)
+            found[name.strip()] = load_yaml(value)
         except yaml.YAMLError:
             raise ConfigError(f"--set {item}: cannot read the value {value!r}") from None
     return found
