@@ -15,6 +15,7 @@ from panelbench.report import (
     cell_figures,
     confusion_figure,
     figures,
+    genes,
     metric_figures,
     page_figures,
     tables,
@@ -63,7 +64,7 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     each table of the suite and each figure that there are data for; ``methods``, ``ranks``,
     ``stability``, ``overlap-<data set>``, ``cost``, ``failures`` and ``published`` (``.md`` and
     ``.csv``; ``.tex`` for methods and ranks); ``ranks-<n>``, ``cost`` and ``training-<n>-...`` as
-    figures; ``report.html``. Only ``cost``, ``training``, ``failures`` and the page hold anything
+    figures; ``genes.csv``, every gene of every panel; ``report.html``. Only ``cost``, ``training``, ``failures`` and the page hold anything
     that differs between two executions of the same runs. ``manifest.json`` lists them all.
 
     Raises
@@ -120,6 +121,7 @@ class _Parts(NamedTuple):
     ranks: Grid | None
     stability: Grid
     overlaps: list[Grid]
+    genes: list[dict[str, Any]]
     cost: Grid
     published: Grid | None
     failures: Grid
@@ -138,6 +140,7 @@ class _Parts(NamedTuple):
             ranks=ranks_grid(compared, main) if compared else None,
             stability=stability_grid(summary),
             overlaps=overlap_grids(summary),
+            genes=genes.gene_records(summary),
             cost=cost_grid(summary),
             published=published_grid(numbers) if numbers else None,
             failures=failures_grid(summary),
@@ -166,6 +169,7 @@ def _texts(summary: Summary, parts: _Parts) -> Iterator[tuple[str, str]]:
     for item in (parts.stability, *parts.overlaps, parts.cost, parts.published):
         if item is not None:
             yield from _forms(item.name, item, suffixes=(".md", ".csv"))
+    yield "genes.csv", to_csv(parts.genes, genes.COLUMNS)
     yield from _forms("failures", parts.failures, FAILURE_COLUMNS, suffixes=(".md", ".csv"))
 
 
@@ -264,6 +268,8 @@ def _page(summary: Summary, parts: _Parts, pictures: dict[str, Picture]) -> Page
         published=parts.published,
         stability=parts.stability,
         overlaps=parts.overlaps,
+        genes=genes.method_panels(summary),
+        genes_file=genes.as_data_url(parts.genes),
         classes=class_details(summary),
         cost=parts.cost,
         cost_figure=pictures.get("cost"),

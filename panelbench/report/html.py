@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from panelbench.report.classes import ClassDetails
+from panelbench.report.genes import MethodPanels
 from panelbench.report.grid import Grid
 from panelbench.report.summary import Summary
 
@@ -37,6 +38,8 @@ class Page:
     published: Grid | None
     stability: Grid
     overlaps: Sequence[Grid]
+    genes: Sequence[MethodPanels]
+    genes_file: str
     classes: Sequence[ClassDetails]
     cost: Grid
     cost_figure: Picture | None

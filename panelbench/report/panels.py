@@ -55,7 +55,7 @@ def panels(results: Results) -> dict[Group, dict[int, tuple[str, ...]]]:
     }
 
 
-def _name(summary: Summary, group: Group) -> str:
+def group_name(summary: Summary, group: Group) -> str:
     """Label of the method; with its tasks where it chooses a panel for each."""
     row = group.row
     alone = row.declared.multitask or not row.declared.supervised
@@ -79,7 +79,7 @@ def stability_grid(summary: Summary) -> Grid:
             {
                 "dataset": group.dataset,
                 "method": group.row.variant,
-                "label": _name(summary, group),
+                "label": group_name(summary, group),
                 "tasks": " ".join(group.tasks),
                 "k": group.k,
                 "seeds": len(chosen),
@@ -138,7 +138,7 @@ def overlap_grids(summary: Summary) -> list[Grid]:
         groups = [group for group in here if group.k == k]
         if len(groups) < 2:
             continue
-        names = [_name(summary, group) for group in groups]
+        names = [group_name(summary, group) for group in groups]
         rows = []
         for name, one in zip(names, groups, strict=True):
             values = [
