@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from agl_planted import N_USEFUL, generators, planted
 from panelbench.methods import agl
+
+from tests.agl_planted import N_USEFUL, generators, planted
 
 SMALL: dict[str, Any] = {
     "hidden": (64, 8), "tau": 0.02, "warmup": 30, "epochs": 90, "patience": 90,

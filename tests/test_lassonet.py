@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_relatives import columns, planted
 
 from panelbench.contract import tasks
 from panelbench.errors import NotApplicable
@@ -17,6 +16,8 @@ from panelbench.registry import discover
 pytest.importorskip("lassonet", reason="needs the library lassonet: pip install lassonet")
 
 from panelbench.methods import lassonet
+
+from tests.planted import columns, planted
 
 METHOD = discover().methods["lassonet"]
 SHORT: dict[str, Any] = {

@@ -11,40 +11,13 @@ from panelbench.methods import rankcorr, rf_importance, scgenefit
 
 from panelbench.contract import tasks
 from panelbench.errors import NotApplicable
-from panelbench.method import Selection, Target, Task
+from panelbench.method import Selection, Task
 from panelbench.ranking import gene_variances
 from panelbench.registry import discover
+from tests.planted import columns, planted, task_of
 
 METHODS = discover().methods
 RELATIVES = ("smash", "rankcorr", "scgenefit")
-
-
-def task_of(X: np.ndarray, codes: np.ndarray, k: int = 10, seed: int = 0) -> Task:
-    X = X.astype(np.float32)
-    X.setflags(write=False)
-    n = int(codes.max()) + 1
-    names = tuple(f"T{i}" for i in range(n))
-    return Task(
-        X=X,
-        genes=np.array([f"g{i:03d}" for i in range(X.shape[1])]),
-        targets={"type": Target("type", "classification", codes.astype(np.int64), names)},
-        k=k,
-        seed=seed,
-    )
-
-
-def planted(shift: float = 1.0, n_cells: int = 800, n_genes: int = 500, seed: int = 0) -> Task:
-    """Five classes; genes 2c and 2c + 1 are shifted in class c, the rest is noise."""
-    rng = np.random.default_rng(seed)
-    codes = rng.integers(5, size=n_cells)
-    X = rng.normal(size=(n_cells, n_genes))
-    for c in range(5):
-        X[codes == c, 2 * c : 2 * c + 2] += shift
-    return task_of(X, codes)
-
-
-def columns(found: Selection, k: int | None = None) -> list[int]:
-    return [int(gene[1:]) for gene in list(found.ranking)[:k]]
 
 
 def run(id: str, task: Task, **params: Any) -> Selection:
