@@ -113,6 +113,7 @@ def _request(values: dict[str, Any]) -> Request:
         data_options=own,
         panel=values.get("panel"),
         datasets=values.get("datasets"),
+        **({"max_runs": values["max_runs"]} if values.get("max_runs") else {}),
     )
 
 

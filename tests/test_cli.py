@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -397,3 +398,11 @@ def test_no_donor_is_on_two_sides(bench: Bench) -> None:
     # Four donors of 30 cells each: a fifth of the groups, rounded up, is for the test.
     assert len(select.result["info"]["groups"]) == 3 and select.result["cells"] == 90
     assert (evaluate.result["train_cells"], evaluate.result["test_cells"]) == (90, 30)
+
+
+def test_a_grid_of_too_many_runs_is_refused_with_the_option_that_lets_it(bench: Bench) -> None:
+    call = ["run", *bench.own("--method", "random", "--k", "4", "--seed", "0", "--dry-run")]
+    found = bench.call_here(*call, "--max-runs", "1")
+    assert found.code == 2
+    (limit,) = re.findall(r"--max-runs (\d+) lets it", found.err)
+    assert bench.call_here(*call, "--max-runs", limit).code == 0

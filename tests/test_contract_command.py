@@ -14,7 +14,7 @@ SCORE = '''
 """Score panels by their size."""
 from panelbench.evaluator import Metric, Scores, evaluator
 
-@evaluator("size", kind="size", metrics=(Metric("genes", "Genes", "size", high=99),))
+@evaluator("size", kind="size", metrics=(Metric("genes", "Genes", "size", high=11),))
 def score(given, params):
     """Count the genes of the panel."""
     return Scores({"genes": float(len(given.panel))})
@@ -62,8 +62,8 @@ def test_an_evaluator(bench: Bench) -> None:
     (bench.folder / "own" / "size.py").write_text(SCORE)
     found = bench.call_here("test-evaluator", "own/size.py")
     assert found.code == 1
-    assert "genes is 12 of markers and 12 of noise" in found.out
-    assert "16 passed, 1 failed" in found.out
+    assert "its metric 'genes' is 12.0, not a number from 0.0 to 11" in found.out
+    assert "13 passed, 3 failed, 1 not asked" in found.out
 
 
 def test_one_module_of_a_folder_or_all(bench: Bench) -> None:

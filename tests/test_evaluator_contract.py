@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from panelbench.contract.evaluators import RULES, EvaluatorTrial
+from panelbench.contract.evaluators import RULES, EvaluatorTrial, markers_and_noise
 from panelbench.contract.imports import HEAVY
 from panelbench.evaluator import Evaluation, Evaluator, Scores
 from panelbench.registry import discover_evaluators
@@ -44,6 +44,13 @@ def test_discovery_imports_nothing_heavy() -> None:
 def test_contract(id: str) -> None:
     """All rules in one test: what an evaluator compiles on its first call is compiled once."""
     assert not failures(FOUND.declared[id])
+
+
+@pytest.mark.parametrize("id", ["robustness", "neighbours"])
+def test_metrics_of_their_own_kind_that_like_markers(id: str) -> None:
+    """The rule is not asked of kinds that the suite does not know; these two are known."""
+    good, bad = markers_and_noise(EvaluatorTrial(FOUND.get(id)))
+    assert good > bad
 
 
 # -- each rule can be broken ---------------------------------------------------------------

@@ -79,7 +79,6 @@ def _example(decorator: str = "@method") -> str:
 
 
 def test_the_example_method_is_short_and_keeps_the_contract(tmp_path: Path) -> None:
-
     from panelbench.contract.methods import RULES, MethodTrial
     from panelbench.registry import discover
 
@@ -91,13 +90,12 @@ def test_the_example_method_is_short_and_keeps_the_contract(tmp_path: Path) -> N
 
 
 def test_the_example_evaluator_keeps_the_contract(tmp_path: Path) -> None:
+    from panelbench.contract.evaluators import RULES, EvaluatorTrial
     from panelbench.registry import discover_evaluators
-    from tests.test_evaluator_contract import RULES
 
     (tmp_path / "imputation.py").write_text(_example("@evaluator"))
-    evaluator = discover_evaluators([tmp_path]).get("imputation")
-    for rule in RULES.values():
-        rule(evaluator)
+    trial = EvaluatorTrial(discover_evaluators([tmp_path]).get("imputation"))
+    assert [item for item in RULES.examine(trial) if item.verdict == "failed"] == []
 
 
 def test_the_python_example_runs(bench: Bench) -> None:

@@ -44,6 +44,10 @@ def grid(
             help="A way to score: rf, knn, builtin, ... (`list evaluators`). Repeatable.",
         ),
     ] = None,
+    max_runs: Annotated[
+        int | None,
+        _option(_GRID, "--max-runs", min=1, help="Refuse a grid of more runs, as not meant."),
+    ] = None,
     data: Annotated[
         Path | None, _option(_OWN, "--data", help="An .h5ad file of your own; no YAML needed.")
     ] = None,
