@@ -186,3 +186,13 @@ def test_data_sets_made_from_the_same_files_share_their_folder() -> None:
         for file in spec.files:
             found.setdefault(file.url or file.name, set()).add(spec.folder or spec.id)
     assert all(len(folders) == 1 for folders in found.values()), found
+
+
+def test_where_files_come_from_is_said() -> None:
+    from panelbench.data.catalogue import where_from
+
+    shipped = load_catalogue(Path(__file__).parent.parent / "datasets.yaml")
+    assert where_from(shipped["pbmc68k-reduced"]) == "comes with scanpy"
+    assert where_from(shipped["synthetic-small"]) == "made by the suite"
+    assert where_from(shipped["pbmc3k"]).startswith("to be supplied: pbmc3k.h5ad in --mirror")
+    assert where_from(shipped["visp"]).startswith("download, ")

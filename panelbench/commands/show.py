@@ -272,13 +272,14 @@ def _evaluators(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _datasets(path: Path | None) -> list[dict[str, Any]]:
-    from panelbench.data.catalogue import load_catalogues
+    from panelbench.data.catalogue import load_catalogues, where_from
 
     return [
         {
             "dataset": spec.id,
             "title": spec.title,
             "tasks": [task.name for task in spec.tasks],
+            "files": where_from(spec),
             "licence": spec.licence,
             "citation": spec.citation,
         }

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import yaml
 
 from panelbench.data import synthetic
+from panelbench.data.download import in_words
 from panelbench.data.read import check_reader
 from panelbench.data.recipes import resolve
-from panelbench.data.specs import DatasetSpec, SourceFile, SplitSpec, Step, TaskSpec
+from panelbench.data.specs import PACKAGE, DatasetSpec, SourceFile, SplitSpec, Step, TaskSpec
 from panelbench.errors import ConfigError, DataError, UnknownName
 from panelbench.schema import parse, read_yaml
 
@@ -54,6 +55,27 @@ def load_catalogues(option: Path | None = None) -> dict[str, DatasetSpec]:
     """
     own, shipped = find_catalogue(option), load_catalogue(_SHIPPED)
     return shipped if own.samefile(_SHIPPED) else {**shipped, **load_catalogue(own)}
+
+
+def where_from(spec: DatasetSpec) -> str:
+    """How the files of a data set are had, in words: with a package, by download, by hand."""
+    if spec.missing:
+        return f"not available: {spec.missing}"
+    if not spec.files:
+        return "made by the suite"
+    by_hand = [file.name for file in spec.files if file.url is None]
+    if by_hand:
+        return f"to be supplied: {', '.join(by_hand)} in --mirror FOLDER ({spec.homepage or 'own'})"
+    packages = {
+        file.url.removeprefix(PACKAGE).partition("/")[0]
+        for file in spec.files
+        if file.url is not None and file.url.startswith(PACKAGE)
+    }
+    if packages:
+        return f"comes with {', '.join(sorted(packages))}"
+    sizes = [file.size for file in spec.files]
+    known = in_words(sum(size for size in sizes if size)) if any(sizes) else "size unknown"
+    return f"download, {'' if all(sizes) or not any(sizes) else 'at least '}{known}"
 
 
 def load_catalogue(path: Path) -> dict[str, DatasetSpec]:
