@@ -211,3 +211,16 @@ def test_several_outputs_are_not_applicable() -> None:
     target = Target("two", "regression", np.zeros((400, 2)))
     with pytest.raises(NotApplicable, match="2 outputs"):
         select_by_f(task(given.X, target, 3), Params())
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_constant_gene_has_no_deviation_whatever_rounding_leaves(sparse: bool) -> None:
+    from scipy.sparse import csr_matrix
+
+    constants = np.random.default_rng(0).uniform(0.1, 9, 60).astype(np.float32)
+    X = np.tile(constants, (333, 1))
+    squares, means = np.square(X, dtype=np.float64).mean(axis=0), X.mean(axis=0, dtype=np.float64)
+    assert (squares - means**2 > 0).any(), "rounding leaves something"
+    X[:, -1] = np.arange(333) * 1e-3
+    found = Columns(csr_matrix(X) if sparse else X).deviations
+    assert (found[:-1] == 0).all() and found[-1] > 0
