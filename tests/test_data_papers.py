@@ -385,7 +385,7 @@ def test_zeisel_mistakes(tmp_path: Path) -> None:
     text = path.read_text()
     for old, new, message in (
         ("\ttissue", "x\ttissue", "first 10 rows should be properties"),
-        ("\tcell_id", "\tcell id", "no property 'cell_id'; did you mean 'cell id'"),
+        ("\tcell_id", "\tcell id", "no property 'cell_id'; did you mean cell id"),
         ("Gene3\t3", "Gene3", r"row 4 \('Gene3'\) does not hold 8 numbers"),
         (re.findall("Gene6.*", text)[0], "Gene6\t1\t2", r"row 7 \('Gene6'\) does not"),
     ):
@@ -454,7 +454,7 @@ def test_mouse_brain_mistakes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of the cells of all_cells_20200625\.h5ad is listed"):
         read_entry("mouse-brain", tmp_path)
     table.write_text(text.replace("annotation_1", "annotation"))
-    with pytest.raises(DataError, match="no column 'annotation_1'; did you mean 'annotation'"):
+    with pytest.raises(DataError, match="no column 'annotation_1'; did you mean annotation"):
         read_entry("mouse-brain", tmp_path)
     table.write_text(text + text.splitlines()[1] + "\n")
     with pytest.raises(DataError, match="occurs more than once"):
