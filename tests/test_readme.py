@@ -57,7 +57,7 @@ def test_the_commands_run(bench: Bench) -> None:
     (bench.folder / "my_methods").mkdir()
     (bench.folder / "my_methods" / "mean_spread.py").write_text(_example())
     (bench.folder / "my_evaluators").mkdir()
-    (bench.folder / "my_evaluators" / "imputation.py").write_text(_example("@evaluator"))
+    (bench.folder / "my_evaluators" / "ridge_others.py").write_text(_example("@evaluator"))
     for command in COMMANDS:
         if _is_whole_demo(command):
             command = [*command, "--dry-run"] if command[0] != "report" else ["list", "suites"]
@@ -93,8 +93,8 @@ def test_the_example_evaluator_keeps_the_contract(tmp_path: Path) -> None:
     from panelbench.contract.evaluators import RULES, EvaluatorTrial
     from panelbench.registry import discover_evaluators
 
-    (tmp_path / "imputation.py").write_text(_example("@evaluator"))
-    trial = EvaluatorTrial(discover_evaluators([tmp_path]).get("imputation"))
+    (tmp_path / "ridge_others.py").write_text(_example("@evaluator"))
+    trial = EvaluatorTrial(discover_evaluators([tmp_path]).get("ridge-others"))
     assert [item for item in RULES.examine(trial) if item.verdict == "failed"] == []
 
 

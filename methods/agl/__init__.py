@@ -9,8 +9,9 @@ genes (`hyper`, `training`). What remains is a predictor (`predictor`) and the c
 The order is that of Seurat's highly variable genes and is not learned. The cut says how far down
 the list genes are useful as training targets, not which genes are worth measuring.
 
-This package is used from Python (`fit`); it declares no selection method, since what it needs,
-inputs and expression targets, is not part of a selection task.
+This package is used from Python (`fit`) and, on panels, through the evaluator `imputation`; it
+declares no selection method, since what it needs, inputs and expression targets, is not part of a
+selection task.
 
 Source: Shiku et al. 2026, AAAI 40 (arXiv 2511.18336).
 """

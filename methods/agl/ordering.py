@@ -67,15 +67,15 @@ def dispersion_order(expression: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Ties go to the larger variance of `expression`, then to the earlier gene; genes without a score
     are last.
     """
-    from panelbench.ranking import score_order
-
     scores = dispersion_scores(expression)
     seen = ~np.isnan(expression)
     n = np.maximum(seen.sum(axis=0), 1)
     filled = np.where(seen, expression, 0).astype(np.float64)
     mean = filled.sum(axis=0) / n
     variances = np.where(seen, np.square(filled - mean), 0).sum(axis=0) / n
-    return score_order(scores, variances), scores
+    unscored = np.isnan(scores)
+    keys = (-variances, np.where(unscored, 0, -scores), unscored, variances == 0)
+    return np.lexsort(keys), scores
 
 
 @dataclass(frozen=True)
