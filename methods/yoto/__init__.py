@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from panelbench.method import Selection, Task, method
 from panelbench.nn import Widths
@@ -23,20 +23,25 @@ from panelbench.nn import Widths
 from .predictor import YotoPredictor
 
 if TYPE_CHECKING:
-    from .training import Settings, Trained
+    from .options import Settings
+    from .training import Trained
 
 __all__ = ["Params", "PersistParams", "YotoPredictor", "select"]
 
+_SUITE: dict[str, Any] = {
+    "hidden": (128, 128),
+    "label_smoothing": 0.1,
+    "weight_decay": 0.1,
+    "standardize": True,
+    "class_balance": 0.25,
+    "lr_scores": 3e-3,
+    "tau_start": 1.0,
+}
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {
-        "input_dropout": 0.2,
-        "label_smoothing": 0.1,
-        "weight_decay": 0.1,
-        "standardize": True,
-        "class_balance": 0.25,
-        "lr_scores": 3e-3,
-    },
-    "paper": {
+    "default": _SUITE | {"hidden": (128,), "tau_start": 0.3, "input_dropout": None},
+    "joint": _SUITE | {"input_dropout": 0.2},
+    "paper": _SUITE
+    | {
         "input_dropout": 0.0,
         "label_smoothing": 0.0,
         "weight_decay": 0.0,
@@ -90,10 +95,10 @@ class Params:
         Fraction of the training after which the panel has k genes.
     """
 
-    preset: Literal["default", "paper"] = "default"
+    preset: Literal["default", "joint", "paper"] = "default"
     epochs: Annotated[int, Ge(1)] = 1000
     batch_size: Annotated[int, Ge(2)] = 256
-    hidden: Widths = (128, 128)
+    hidden: Widths | None = None
     batch_norm: bool = True
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.2
     input_dropout: Annotated[float, Ge(0), Lt(1)] | None = None
@@ -105,24 +110,32 @@ class Params:
     lr: Annotated[float, Ge(0)] = 1e-3
     lr_scores: Annotated[float, Ge(0)] | None = None
     beta: Annotated[float, Ge(0)] = 0.1
-    tau_start: Annotated[float, Gt(0)] = 1.0
+    tau_start: Annotated[float, Gt(0)] | None = None
     tau_end: Annotated[float, Gt(0)] = 0.01
     anneal: Annotated[float, Ge(0), Le(1)] = 0.6
+    steps: Annotated[int, Ge(1)] = 600
+    folds: Annotated[int, Ge(2)] = 3
+    search_hidden: Widths = (64,)
+    start: Annotated[int, Ge(1)] = 256
+    prior: Annotated[float, Ge(0)] = 0.5
+    levels: Annotated[tuple[Annotated[float, Ge(0), Le(1)], ...], MinLen(1)] = (0.0, 0.5, 1.0)
+    members: Annotated[int, Ge(1)] = 5
+    held_out: bool = True
 
 
 @dataclass(frozen=True)
 class PersistParams(Params):
     """Parameters of the ablation: PERSIST's network and temperatures, nothing of the suite's."""
 
-    preset: Literal["default", "paper"] = "paper"
+    preset: Literal["default", "joint", "paper"] = "paper"
     batch_norm: bool = False
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    tau_start: Annotated[float, Gt(0)] = 10.0
+    tau_start: Annotated[float, Gt(0)] | None = 10.0
 
 
 def settings(params: Params) -> Settings:
     """Settings of a training, with the preset's values where a parameter is None."""
-    from .training import Settings
+    from .options import Settings
 
     preset = PRESETS[params.preset]
     values = {item.name: getattr(params, item.name) for item in fields(params)}
@@ -132,15 +145,11 @@ def settings(params: Params) -> Settings:
 
 
 def predictor(task: Task, trained: Trained) -> YotoPredictor:
-    """The network cut down to the panel, in the units of the data.
+    """The trained networks over the panel, in the units of the data.
 
     Genes that do not vary and only fill the panel get weight 0.
     """
-    import torch
-
-    place = {int(column): row for row, column in enumerate(trained.candidates)}
-    panel = torch.tensor([place[int(gene)] for gene in trained.genes[: trained.k]])
-    layers, heads = trained.network.folded(panel.to(trained.network.first.device))
+    layers, heads = list(trained.layers), dict(trained.heads)
     weight, bias = layers[0]
     filled = np.zeros((task.k - trained.k, weight.shape[1]))
     layers[0] = (np.concatenate([weight, filled]), bias)
@@ -164,11 +173,14 @@ def _ranking(task: Task, trained: Trained) -> np.ndarray:
 
 
 def _select(task: Task, params: Params) -> Selection:
-    from .training import train
+    from . import crossfit, training
 
+    train = crossfit.train if params.preset == "default" else training.train
     trained = train(task, settings(params))
     ranking = _ranking(task, trained)
     info: dict[str, Any] = {"curves": trained.curves}
+    if trained.chosen:
+        info["chosen"] = trained.chosen
     if trained.k < task.k:
         info["warning"] = (
             f"only {trained.k} genes vary; {task.k - trained.k} genes that do not fill the panel"

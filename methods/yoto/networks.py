@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from panelbench.nn import Layer, to_numpy
+
 if TYPE_CHECKING:
     import torch
 
@@ -137,9 +139,7 @@ class Networks:
                 norm.mean, norm.variance = hidden.mean(0), hidden.var(0, correction=0)
                 hidden = torch.relu(norm.apply(hidden, training=False))
 
-    def folded(
-        self,
-    ) -> tuple[list[tuple[np.ndarray, np.ndarray]], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    def folded(self) -> tuple[list[Layer], dict[str, Layer]]:
         """Hidden layers and heads, normalisation folded into the weights.
 
         Returns
@@ -148,19 +148,21 @@ class Networks:
         layers in order, and the head of each task.
         """
         layers = [(self._apart(self.first), self._apart(self.bias[None]))]
-        layers += [(_numpy(weight), _numpy(bias)) for weight, bias in self.layers]
+        layers += [(to_numpy(weight), to_numpy(bias)) for weight, bias in self.layers]
         for depth, norm in enumerate(self.norms):
-            gain = _numpy(norm.weight) / np.sqrt(_numpy(norm.variance) + _EPSILON)
+            gain = to_numpy(norm.weight) / np.sqrt(to_numpy(norm.variance) + _EPSILON)
             gain = gain.reshape(self.count, 1, -1)
             shift = self._apart(norm.bias[None]) - gain * self._apart(norm.mean[None])
             weight, bias = layers[depth]
             layers[depth] = (weight * gain, bias * gain + shift)
-        heads = {name: (_numpy(weight), _numpy(bias)) for name, (weight, bias) in self.heads.items()}
+        heads = {
+            name: (to_numpy(weight), to_numpy(bias)) for name, (weight, bias) in self.heads.items()
+        }
         return layers, heads
 
     def _apart(self, values: torch.Tensor) -> np.ndarray:
         """(rows, M * width) as (M, rows, width), float64."""
-        return _numpy(self._stack(values))
+        return to_numpy(self._stack(values))
 
 
 class _Norm:
@@ -189,16 +191,18 @@ def drop(
 
     Drawing a float per value would cost more than the layer itself.
     """
-    import torch
-
     limit = round(256 * probability)
     if generator is None or limit == 0:
         return values
-    words = torch.empty(-(-values.numel() // 8), dtype=torch.int64, device=values.device)
-    drawn = words.random_(-(2**63), None, generator=generator).view(torch.uint8)
-    kept = drawn[: values.numel()].view(values.shape) >= limit
+    kept = random_bytes(values.shape, generator) >= limit
     return values * (kept * (256 / (256 - limit)))
 
 
-def _numpy(values: torch.Tensor) -> np.ndarray:
-    return values.detach().cpu().numpy().astype(np.float64, order="C")
+def random_bytes(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    """Bytes, each value equally likely: uint8 of this shape, on the generator's device."""
+    import torch
+
+    count = math.prod(shape)
+    words = torch.empty(-(-count // 8), dtype=torch.int64, device=generator.device)
+    drawn = words.random_(-(2**63), None, generator=generator).view(torch.uint8)
+    return drawn[:count].view(*shape)

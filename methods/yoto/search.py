@@ -1,117 +1,61 @@
-"""One vector of scores, learned from cells that the networks which judge them have not seen."""
+"""One vector of scores, learned from cells that the networks which judge them have not seen.
+
+Selecting on the cells that a network is trained on rewards genes that it has memorised, the
+collapse that first-order bi-level selection knows (DARTS, Liu et al. 2019; Zela et al. 2020).
+Here the cells are cut into folds, as in cross-fitting (Chernozhukov et al. 2018): there is a
+network per fold, trained on all others, and the one vector of scores takes from each network the
+gradient on the fold it has not seen. Every cell trains and every cell judges, and what one
+network has learned from noise the others do not confirm.
+"""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from panelbench.method import Task
+from panelbench.nn import generator
 
 from .data import Cells, Labels
 from .encoding import Encoding
 from .losses import per_cell, present
 from .mask import TopK
-from .networks import Networks, drop
+from .networks import Networks
+from .optimizers import RowAdam, ScoreAdam
+from .relevance import relevance
+from .options import Settings
+from .training import panel_size, temperature
 
 if TYPE_CHECKING:
     import torch
 
 
-def assign_folds(
-    labels: list[Labels], groups: np.ndarray | None, count: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Fold of each cell, int64: classes of the finest task spread evenly, groups kept whole."""
-    n_cells = len(labels[0].values)
-    order = rng.permutation(n_cells)
-    if groups is not None and len(np.unique(groups)) > 1:
-        _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-        count = min(count, len(sizes))
-        place, filled = np.zeros(len(sizes), np.int64), np.zeros(count)
-        for group in np.argsort(-sizes, kind="stable"):
-            place[group] = filled.argmin()
-            filled[place[group]] += sizes[group]
-        return place[member]
-    finest = max(labels, key=lambda item: len(item.target.classes))
-    if finest.target.kind == "classification":
-        codes = finest.values.cpu().numpy()[order]
-        order = order[np.argsort(codes, kind="stable")]
-    fold = np.empty(n_cells, np.int64)
-    fold[order] = np.arange(n_cells) % count
-    return fold
-
-
-def relevance(cells: Cells, encoding: Encoding) -> torch.Tensor:
-    """How well a step of each gene tells one class from the rest, or follows a number.
-
-    For every class of every task the genes are ranked by their best step's correlation with it
-    (which ranks as its t statistic does). A gene's relevance falls with the logarithm of its best
-    rank, from 1 for a first to 0 for a last, so that every class has genes of its own up front,
-    however few cells it has.
-
-    Returns
-    -------
-    float32, shape (n_candidates,).
-    """
-    import torch
-
-    outputs = torch.cat([_indicators(labels) for labels in cells.labels], dim=1)
-    outputs = outputs / outputs.square().sum(0).clamp(min=1e-12).sqrt()
-    n_genes = len(cells.genes)
-    every = np.arange(cells.n_cells)
-    best = []
-    for start in range(0, n_genes, 256):
-        genes = torch.arange(start, min(start + 256, n_genes), device=cells.device)
-        x = encoding(cells.batch(every, genes), genes)
-        x = x - x.mean(0)
-        size = x.square().sum(0).clamp(min=1e-12).sqrt()
-        correlation = (x.T @ outputs) / size[:, None]
-        best.append(correlation.view(len(genes), encoding.steps, -1).amax(dim=1))
-    order = torch.cat(best).argsort(dim=0, descending=True, stable=True)
-    rank = order.argsort(dim=0).amin(dim=1) + 1
-    return 1 - rank.float().log() / math.log(max(2, n_genes))
-
-
-def _indicators(labels: Labels) -> torch.Tensor:
-    """Centred class indicators or values, 0 where missing: (n_cells, n_outputs)."""
-    import torch
-
-    there = present(labels, labels.values)[:, None]
-    if labels.target.kind == "classification":
-        found = torch.nn.functional.one_hot(labels.values.clamp(min=0), labels.n_outputs).float()
-        found = found[:, (found * there).sum(0) > 0]
-    else:  # a number may rise or fall with a gene
-        found = torch.cat([labels.values, -labels.values], dim=1).nan_to_num()
-    centre = (found * there).sum(0) / there.sum().clamp(min=1)
-    return (found - centre) * there
-
-
 class Search:
     """Scores and the networks of the folds; each step draws a panel and updates both once."""
 
-    def __init__(self, task: Task, cells: Cells, settings: Any) -> None:
+    def __init__(
+        self, task: Task, cells: Cells, encoding: Encoding, fold: np.ndarray, settings: Settings
+    ) -> None:
         import torch
 
         self.task, self.cells, self.settings = task, cells, settings
         self.device = cells.device
         self.n_genes = len(cells.genes)
         self.k = min(task.k, self.n_genes)
-        setup = torch.Generator().manual_seed(task.int_seed("yoto weights"))
-        self.noise = torch.Generator(self.device).manual_seed(task.int_seed("yoto noise"))
+        setup = generator(task, "yoto weights")
+        self.noise = generator(task, "yoto noise", self.device)
         self.shuffle = task.rng("yoto batches")
         self.scores = (0.01 * torch.randn(self.n_genes, generator=setup)).to(self.device)
-        fold = assign_folds(cells.labels, cells.groups, settings.folds, task.rng("yoto folds"))
         self.fold = torch.from_numpy(fold).to(self.device)
         self.count = int(fold.max()) + 1
-        self.start = min(self.n_genes, max(settings.start or self.n_genes, self.k))
-        self.encoding = Encoding(cells, settings.levels, task.rng("yoto levels"))
-        if settings.prior:
-            self.scores += settings.prior * relevance(cells, self.encoding)
+        self.start = min(self.n_genes, max(settings.start, 4 * self.k))
+        self.encoding = encoding
+        self.scores += settings.prior * relevance(cells, encoding)
         self.network = Networks(
             self.count,
             self.n_genes * self.encoding.steps,
-            settings.hidden,
+            settings.search_hidden,
             {labels.target.name: labels.n_outputs for labels in cells.labels},
             setup,
             self.device,
@@ -119,14 +63,19 @@ class Search:
             dropout=settings.dropout,
             inputs=self.start * self.encoding.steps,
         )
-        self.class_weights = [labels.class_weights(settings.class_balance) for labels in cells.labels]
+        self.class_weights = [
+            labels.class_weights(settings.class_balance) for labels in cells.labels
+        ]
         self.counts = [self._counts(labels) for labels in cells.labels]
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+            self.network.parameters(),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
         self.first = self.network.first.view(self.n_genes, self.encoding.steps, -1)
         self.rows = RowAdam(self.first, settings.lr, settings.weight_decay)
-        self.ascent = Ascent(self.scores, settings.lr_scores, shared=settings.shared)
+        self.ascent = ScoreAdam(self.scores, settings.lr_scores)
 
     def _counts(self, labels: Labels) -> tuple[torch.Tensor, torch.Tensor]:
         """Which cells train each network and which judge it, bool (M, n_cells).
@@ -157,18 +106,18 @@ class Search:
         curves: dict[str, list[float]] = {f"loss:{name}": [] for name in names}
         curves |= {f"held:{name}": [] for name in names} | {"k": [], "tau": [], "turnover": []}
         panel: set[int] = set()
-        average = torch.zeros_like(self.scores)
+        average, summed = torch.zeros_like(self.scores), 0
         for epoch in range(epochs):
             batches = np.array_split(self.shuffle.permutation(n_cells), n_batches)
             total = torch.zeros(2, len(names), device=self.device)
             for number, batch in enumerate(batches):
                 fraction = (epoch * n_batches + number) / last
-                left = max(0.0, 1 - fraction / s.anneal) if s.anneal > 0 else 0.0
-                k = max(self.k, round(self.k * (self.start / self.k) ** left))
-                tau = s.tau_start * (s.tau_end / s.tau_start) ** fraction
+                k = panel_size(fraction, self.start, self.k, s.anneal)
+                tau = temperature(fraction, s.tau_start, s.tau_end)
                 total += self.step(batch, k, tau)
                 if fraction > s.anneal:
                     average += self.scores
+                    summed += 1
             before, panel = panel, set(self.scores.topk(self.k).indices.tolist())
             for name, loss, held in zip(names, *(total / n_batches).tolist(), strict=True):
                 curves[f"loss:{name}"].append(round(loss, 5))
@@ -180,8 +129,8 @@ class Search:
                 0.8 * (epoch + 1) / epochs,
                 f"loss {np.mean(total[0].tolist()) / n_batches:.3f}, k {k}, tau {tau:.3g}",
             )
-        if s.average and bool((average != 0).any()):
-            self.scores = average / average.abs().max()
+        if summed:
+            self.scores = average / summed
         return curves
 
     def step(self, batch: np.ndarray, k: int, tau: float) -> torch.Tensor:
@@ -191,9 +140,7 @@ class Search:
         gumbel = -torch.empty_like(self.scores).exponential_(generator=self.noise).log_()
         top = TopK(self.scores + self.settings.beta * gumbel, k, tau)
         genes = top.order[: top.reach]
-        seen = drop(torch.ones(len(batch), len(genes), 1), self.settings.input_dropout, self.noise)
         x = self.encoding(self.cells.batch(batch, genes), genes)
-        x = (x.view(*seen.shape[:2], -1) * seen).flatten(1) if self.settings.input_dropout else x
         weights = self.first[genes]
         width = k * self.encoding.steps
         hidden = (x[:, :width] @ weights[:k].flatten(0, 1)).requires_grad_()
@@ -205,7 +152,7 @@ class Search:
         train.backward()  # type: ignore[no-untyped-call]
         assert hidden.grad is not None
         gradient = ((x.T @ delta).view_as(weights) * weights).sum(dim=(1, 2))
-        self.ascent.step(top.gradient(gradient).float(), genes)
+        self.ascent.step(top.gradient(gradient).float())
         self.rows.step(genes[:k], (x[:, :width].T @ hidden.grad).view(k, *weights.shape[1:]))
         self.optimizer.step()
         return losses.detach()
@@ -229,44 +176,3 @@ class Search:
             chosen = [part[:, rows] for part in counts]
             found.append([(each * part).sum() / part.sum().clamp(min=1) for part in chosen])
         return torch.stack([torch.stack(pair) for pair in found]).T
-
-
-class RowAdam:
-    """AdamW for a few rows of a matrix at a time; the others keep their weights and moments."""
-
-    def __init__(self, weights: torch.Tensor, lr: float, decay: float) -> None:
-        import torch
-
-        self.weights, self.lr, self.decay, self.steps = weights, lr, decay, 0
-        self.mean, self.square = torch.zeros_like(weights), torch.zeros_like(weights)
-
-    def step(self, rows: torch.Tensor, gradient: torch.Tensor) -> None:
-        """Update these rows with their gradient."""
-        self.steps += 1
-        mean = self.mean[rows].lerp_(gradient, 0.1)
-        square = self.square[rows].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-        self.mean[rows], self.square[rows] = mean, square
-        scale = (square / (1 - 0.999**self.steps)).sqrt_().add_(1e-8)
-        step = mean.div_(scale).mul_(self.lr / (1 - 0.9**self.steps))
-        self.weights[rows] = self.weights[rows].mul_(1 - self.lr * self.decay).sub_(step)
-
-
-class Ascent:
-    """Adam for the scores, with a second moment for each or one for all."""
-
-    def __init__(self, scores: torch.Tensor, lr: float, *, shared: bool) -> None:
-        import torch
-
-        self.scores, self.lr, self.shared, self.steps = scores, lr, shared, 0
-        self.mean, self.square = torch.zeros_like(scores), torch.zeros_like(scores)
-
-    def step(self, gradient: torch.Tensor, reach: torch.Tensor) -> None:
-        """One step down the gradient."""
-        self.steps += 1
-        self.mean.lerp_(gradient, 0.1)
-        squares = gradient.square()
-        if self.shared:
-            squares = squares[reach].mean().expand_as(squares)
-        self.square.lerp_(squares, 0.001)
-        scale = (self.square / (1 - 0.999**self.steps)).sqrt_().add_(1e-12)
-        self.scores.sub_(self.lr / (1 - 0.9**self.steps) * self.mean / scale)

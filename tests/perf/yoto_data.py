@@ -125,9 +125,7 @@ def load(folder: Path, name: str, seed: int) -> Split:
         labels[task] = Target(task, "classification", codes[train], tuple(values.cat.categories))
         truth[task] = codes[test]
     genes = np.asarray(cells.var_names)[columns].astype(str)
-    return Split(
-        X[train], X[test], genes, labels, truth, None if groups is None else groups[train]
-    )
+    return Split(X[train], X[test], genes, labels, truth, None if groups is None else groups[train])
 
 
 def _read(folder: Path, name: str, item: DataSet, seed: int) -> AnnData:
@@ -149,7 +147,9 @@ def _read(folder: Path, name: str, item: DataSet, seed: int) -> AnnData:
     if name == "pbmc68k":
         reduced = sc.datasets.pbmc68k_reduced()
         return anndata.AnnData(reduced.raw.X, obs=reduced.obs, var=reduced.raw.var)
-    cells = anndata.read_h5ad(folder / f"{name.split('_')[0] if name[:3] != 'mca' else 'mca_gut'}.h5ad")
+    cells = anndata.read_h5ad(
+        folder / f"{name.split('_')[0] if name[:3] != 'mca' else 'mca_gut'}.h5ad"
+    )
     if name == "her2st":  # the sections of one patient, spots with a known region
         known = ~cells.obs["region"].isin(["NA", "unknown"]) & (cells.obs["patient"] == "C")
         cells = cells[known.to_numpy()].copy()

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from yoto_data import SETS, SINGLE, Split, load
 
-from panelbench.method import NoParams, Task, frozen_mapping
+from panelbench.method import Task, frozen_mapping
 
 CLASSICAL = (
     "mrmr-f", "mrmr-rf", "wilcoxon", "wilcoxon-tie", "t-test", "cosg", "rf-importance",
@@ -74,9 +74,7 @@ def yoto_run(split: Split, k: int, seed: int, params: Any) -> dict[str, Any]:
     panel = columns(split, selection.ranking, k)
     predictor: Any = selection.predictor
     own = {
-        name: score(
-            truth, predictor.predict_proba(name, split.X_test[:, panel]).argmax(axis=1)
-        )
+        name: score(truth, predictor.predict_proba(name, split.X_test[:, panel]).argmax(axis=1))
         for name, truth in split.truth.items()
     }
     on_panel = {name: forest(split, panel, name, seed) for name in split.truth}
@@ -133,9 +131,7 @@ def runs(args: argparse.Namespace, done: set[str]) -> Iterator[dict[str, Any]]:
                 what = [item for item in what if identity(item) not in done]
                 if args.classical and what:
                     try:
-                        found = classical_runs(
-                            load(args.data, name, seed), variant, args.k, seed
-                        )
+                        found = classical_runs(load(args.data, name, seed), variant, args.k, seed)
                     except Exception as error:
                         print(f"{variant} on {name}: {error}", flush=True)
                         continue
