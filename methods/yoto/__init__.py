@@ -36,9 +36,17 @@ _SUITE: dict[str, Any] = {
     "class_balance": 0.25,
     "lr_scores": 3e-3,
     "tau_start": 1.0,
+    "lr": 1e-3,
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": _SUITE | {"hidden": (128,), "tau_start": 0.3, "input_dropout": None},
+    "default": _SUITE
+    | {
+        "hidden": (128,),
+        "tau_start": 0.3,
+        "input_dropout": None,
+        "class_balance": 0.5,
+        "lr": 3e-3,
+    },
     "joint": _SUITE | {"input_dropout": 0.2},
     "paper": _SUITE
     | {
@@ -107,13 +115,13 @@ class Params:
     label_smoothing: Annotated[float, Ge(0), Lt(1)] | None = None
     weight_decay: Annotated[float, Ge(0)] | None = None
     standardize: bool | None = None
-    lr: Annotated[float, Ge(0)] = 1e-3
+    lr: Annotated[float, Ge(0)] | None = None
     lr_scores: Annotated[float, Ge(0)] | None = None
     beta: Annotated[float, Ge(0)] = 0.1
     tau_start: Annotated[float, Gt(0)] | None = None
     tau_end: Annotated[float, Gt(0)] = 0.01
     anneal: Annotated[float, Ge(0), Le(1)] = 0.6
-    steps: Annotated[int, Ge(1)] = 600
+    steps: Annotated[int, Ge(1)] = 400
     folds: Annotated[int, Ge(2)] = 3
     search_hidden: Widths = (64,)
     start: Annotated[int, Ge(1)] = 256

@@ -14,8 +14,8 @@ from .encoding import Encoding
 from .fit import Fit
 from .folds import assign_folds
 from .networks import Networks
-from .search import Search
 from .options import Settings
+from .search import Search
 from .training import Trained
 
 if TYPE_CHECKING:

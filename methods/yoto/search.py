@@ -23,8 +23,8 @@ from .losses import per_cell, present
 from .mask import TopK
 from .networks import Networks
 from .optimizers import RowAdam, ScoreAdam
-from .relevance import relevance
 from .options import Settings
+from .relevance import relevance
 from .training import panel_size, temperature
 
 if TYPE_CHECKING:
