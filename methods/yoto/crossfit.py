@@ -34,15 +34,13 @@ def passes(settings: Settings, n_cells: int) -> int:
 def train(task: Task, settings: Settings) -> Trained:
     """Learn scores, choose the panel, fit the predictor; on one CPU thread."""
     with one_thread():
-        cells = Cells(task, standardize=settings.standardize)
-        encoding = Encoding(cells, settings.levels, task.rng("yoto levels"))
-        fold = assign_folds(cells.labels, cells.groups, settings.folds, task.rng("yoto folds"))
-        epochs = passes(settings, cells.n_cells)
-        search = Search(task, cells, encoding, fold, settings)
-        curves = search.run(epochs)
+        search, curves = learn_scores(task, settings)
+        cells, encoding = search.cells, search.encoding
         order = search.scores.sort(descending=True, stable=True).indices
         panel = order[: search.k]
-        nets, chosen = Fit(task, cells, panel, encoding, settings).run(fold, epochs)
+        epochs = passes(settings, cells.n_cells)
+        nets, chosen = Fit(task, cells, panel, encoding, settings).run(search.fold, epochs)
+        task.progress(1.0, f"predictor trained, input dropout {chosen['input_dropout']}")
         layers, heads = as_layers(cells, encoding, panel, nets)
         index = order.cpu().numpy()
         return Trained(
@@ -55,6 +53,15 @@ def train(task: Task, settings: Settings) -> Trained:
             curves=curves,
             chosen=chosen,
         )
+
+
+def learn_scores(task: Task, settings: Settings) -> tuple[Search, dict[str, list[float]]]:
+    """Run the search; returns it with its curves."""
+    cells = Cells(task, standardize=settings.standardize)
+    encoding = Encoding(cells, settings.levels, task.rng("yoto levels"))
+    fold = assign_folds(cells.labels, cells.groups, settings.folds, task.rng("yoto folds"))
+    search = Search(task, cells, encoding, fold, settings)
+    return search, search.run(passes(settings, cells.n_cells))
 
 
 def as_layers(

@@ -53,8 +53,9 @@ class Encoding:
         if cells.n_cells > _SAMPLE:
             rows = np.sort(rng.choice(cells.n_cells, _SAMPLE, replace=False))
         levels, slopes = [], []
-        for start in range(0, n_genes, 512):
-            genes = torch.arange(start, min(start + 512, n_genes), device=cells.device)
+        block = max(1, min(512, n_genes // 2))  # a sparse matrix is never made dense as a whole
+        for start in range(0, n_genes, block):
+            genes = torch.arange(start, min(start + block, n_genes), device=cells.device)
             x = cells.batch(rows, genes)
             found = _levels(x, quantiles)
             width = found[:, 1:] - found[:, :-1]

@@ -53,7 +53,7 @@ class Fit:
         self.weights = [labels.class_weights(settings.class_balance) for labels in cells.labels]
         self.there = [present(labels, labels.values) for labels in cells.labels]
 
-    def run(self, fold: np.ndarray, epochs: int) -> tuple[Networks, dict[str, float]]:
+    def run(self, fold: torch.Tensor, epochs: int) -> tuple[Networks, dict[str, float]]:
         """Choose the input dropout on the folds, then train the predictor's networks on all cells.
 
         Returns
@@ -72,13 +72,13 @@ class Fit:
         nets = self.train(everyone, torch.full((members,), rate, device=self.device), epochs, "fit")
         return nets, {"input_dropout": rate} | facts
 
-    def _compare(self, fold: np.ndarray, epochs: int) -> list[float]:
+    def _compare(self, fold: torch.Tensor, epochs: int) -> list[float]:
         """Held-out loss of each rate, one network per rate and fold."""
         import torch
 
         folds = torch.arange(int(fold.max()) + 1, device=self.device).repeat(len(RATES))
         rates = torch.tensor(RATES, device=self.device).repeat_interleave(int(fold.max()) + 1)
-        seen = torch.from_numpy(fold).to(self.device) != folds[:, None]
+        seen = fold != folds[:, None]
         nets = self.train(seen, rates, max(1, epochs // 2), "fit folds")
         with torch.no_grad():
             rows = torch.arange(self.cells.n_cells, device=self.device)

@@ -14,7 +14,7 @@ from .losses import present
 if TYPE_CHECKING:
     import torch
 
-_ENTRIES = 1 << 20  # of the matrix that is looked at in one go
+_ROWS = 256
 
 
 def relevance(cells: Cells, encoding: Encoding) -> torch.Tensor:
@@ -32,21 +32,23 @@ def relevance(cells: Cells, encoding: Encoding) -> torch.Tensor:
     import torch
 
     outputs = torch.cat([_indicators(labels) for labels in cells.labels], dim=1)
-    outputs = outputs / outputs.square().sum(0).clamp(min=1e-12).sqrt()
-    n_genes = len(cells.genes)
-    every = np.arange(cells.n_cells)
-    best = []
-    block = max(16, _ENTRIES // cells.n_cells)
-    for start in range(0, n_genes, block):
-        genes = torch.arange(start, min(start + block, n_genes), device=cells.device)
-        x = encoding(cells.batch(every, genes), genes)
-        x = x - x.mean(0)
-        size = x.square().sum(0).clamp(min=1e-12).sqrt()
-        correlation = (x.T @ outputs) / size[:, None]
-        best.append(correlation.view(len(genes), encoding.steps, -1).amax(dim=1))
-    order = torch.cat(best).argsort(dim=0, descending=True, stable=True)
+    every = torch.arange(len(cells.genes), device=cells.device)
+    columns = len(every) * encoding.steps
+    # Sums over the cells, a block at a time.
+    products = torch.zeros(columns, outputs.shape[1], dtype=torch.float64, device=cells.device)
+    total, squares = torch.zeros(2, columns, dtype=torch.float64, device=cells.device)
+    for start in range(0, cells.n_cells, _ROWS):
+        rows = np.arange(start, min(start + _ROWS, cells.n_cells))
+        x = encoding(cells.batch(rows, every), every)
+        products += x.T @ outputs[start : start + _ROWS]
+        total += x.sum(0)
+        squares += x.square().sum(0)
+    spread = (squares - total.square() / cells.n_cells).clamp(min=1e-6).sqrt()
+    steps = (products / spread[:, None]).view(len(every), encoding.steps, -1)
+    order = steps.amax(dim=1).argsort(dim=0, descending=True, stable=True)
     rank = order.argsort(dim=0).amin(dim=1) + 1
-    return 1 - rank.float().log() / math.log(max(2, n_genes))
+    found: torch.Tensor = 1 - rank.float().log() / math.log(max(2, len(every)))
+    return found
 
 
 def _indicators(labels: Labels) -> torch.Tensor:

@@ -30,6 +30,8 @@ from .training import panel_size, temperature
 if TYPE_CHECKING:
     import torch
 
+_SHARE = 0.6  # of the time that the search takes, for the progress told
+
 
 class Search:
     """Scores and the networks of the folds; each step draws a panel and updates both once."""
@@ -126,7 +128,7 @@ class Search:
             curves["tau"].append(round(tau, 6))
             curves["turnover"].append(round(1 - len(panel & before) / self.k, 5))
             self.task.progress(
-                0.8 * (epoch + 1) / epochs,
+                _SHARE * (epoch + 1) / epochs,
                 f"loss {np.mean(total[0].tolist()) / n_batches:.3f}, k {k}, tau {tau:.3g}",
             )
         if summed:
@@ -142,8 +144,7 @@ class Search:
         genes = top.order[: top.reach]
         x = self.encoding(self.cells.batch(batch, genes), genes)
         weights = self.first[genes]
-        width = k * self.encoding.steps
-        hidden = (x[:, :width] @ weights[:k].flatten(0, 1)).requires_grad_()
+        hidden = self.first_layer(x, weights, k).requires_grad_()
         losses = self.losses(hidden, torch.from_numpy(batch).to(self.device))
         train, judge = losses[0].mean() * self.count, losses[1].mean()
         for parameter in self.network.parameters():
@@ -153,9 +154,14 @@ class Search:
         assert hidden.grad is not None
         gradient = ((x.T @ delta).view_as(weights) * weights).sum(dim=(1, 2))
         self.ascent.step(top.gradient(gradient).float())
-        self.rows.step(genes[:k], (x[:, :width].T @ hidden.grad).view(k, *weights.shape[1:]))
+        seen = x[:, : k * self.encoding.steps]
+        self.rows.step(genes[:k], (seen.T @ hidden.grad).view(k, *weights.shape[1:]))
         self.optimizer.step()
         return losses.detach()
+
+    def first_layer(self, x: torch.Tensor, weights: torch.Tensor, k: int) -> torch.Tensor:
+        """Output of the first layers; of the genes within reach they see the first k."""
+        return x[:, : k * self.encoding.steps] @ weights[:k].flatten(0, 1)
 
     def losses(self, hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Loss per task on the cells that train a network and on those that judge it, (2, T)."""
