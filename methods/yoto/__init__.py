@@ -124,8 +124,8 @@ class Params:
     steps: Annotated[int, Ge(1)] = 400
     folds: Annotated[int, Ge(2)] = 3
     search_hidden: Widths = (64,)
-    start: Annotated[int, Ge(1)] = 256
-    prior: Annotated[float, Ge(0)] = 0.5
+    start: Annotated[int, Ge(1)] = 512
+    prior: Annotated[float, Ge(0)] = 1.0
     levels: Annotated[tuple[Annotated[float, Ge(0), Le(1)], ...], MinLen(1)] = (0.0, 0.5, 1.0)
     members: Annotated[int, Ge(1)] = 5
     held_out: bool = True

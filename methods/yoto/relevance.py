@@ -23,7 +23,8 @@ def relevance(cells: Cells, encoding: Encoding) -> torch.Tensor:
     For every class of every task the genes are ranked by their best step's correlation with it
     (which ranks as its t statistic does). A gene's relevance falls with the logarithm of its best
     rank, from 1 for a first to 0 for a last, so that every class has genes of its own up front,
-    however few cells it has.
+    however few cells it has. A gene that chance explains has relevance 0, wherever it ranks:
+    what it does together with others is for the networks to find.
 
     Returns
     -------
@@ -45,10 +46,12 @@ def relevance(cells: Cells, encoding: Encoding) -> torch.Tensor:
         squares += x.square().sum(0)
     spread = (squares - total.square() / cells.n_cells).clamp(min=1e-6).sqrt()
     steps = (products / spread[:, None]).view(len(every), encoding.steps, -1)
-    order = steps.amax(dim=1).argsort(dim=0, descending=True, stable=True)
-    rank = order.argsort(dim=0).amin(dim=1) + 1
-    found: torch.Tensor = 1 - rank.float().log() / math.log(max(2, len(every)))
-    return found
+    best = steps.amax(dim=1)
+    rank = best.argsort(dim=0, descending=True, stable=True).argsort(dim=0) + 1
+    found = 1 - rank.double().log() / math.log(max(2, len(every)))
+    # The largest of so many correlations that mean nothing is about this.
+    chance = math.sqrt(2 * math.log(max(2, len(every))) / cells.n_cells)
+    return torch.where(best > chance, found, 0.0).amax(dim=1).float()
 
 
 def _indicators(labels: Labels) -> torch.Tensor:
