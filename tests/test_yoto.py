@@ -405,7 +405,7 @@ def test_planted_genes_and_an_xor_pair_are_found() -> None:
     found, univariate = [], []
     for seed in range(5):
         task, truth = planted(seed)
-        chosen = yoto.select(task, yoto.Params(epochs=60))
+        chosen = yoto.select(task, yoto.Params(preset="joint", epochs=60, lr=3e-3))
         found.append(truth <= set(panel(chosen, 10)))
         univariate.append({3, 4} <= set(panel(select_by_f(task, Params()), 10)))
     assert sum(found) >= 4
@@ -452,15 +452,13 @@ def planted_found(preset: str, seeds: int, **params: Any) -> float:
 
 @pytest.mark.slow
 def test_most_planted_genes_are_found_where_cells_are_few_and_counts_are_lost() -> None:
-    assert planted_found("default", 2) >= 30
-    assert planted_found("joint", 1, epochs=300) <= 18
+    """With the scores' gradient from each network's own cells it is 32 of 36."""
+    assert planted_found("default", 2) >= 33
 
 
 @pytest.mark.slow
-def test_scores_judged_on_the_cells_that_train_the_networks_find_fewer() -> None:
-    """From scores that know little at the start, so that the gradients decide."""
-    held_out = planted_found("default", 2, prior=0.25)
-    assert held_out >= planted_found("default", 2, prior=0.25, held_out=False) + 3
+def test_one_network_judged_on_its_own_cells_finds_few_of_them() -> None:
+    assert planted_found("joint", 1, epochs=300) <= 18
 
 
 def test_folds_spread_classes_and_keep_groups_whole(task: Task) -> None:

@@ -1,12 +1,15 @@
-"""YOTO: one training selects exactly k genes and predicts all tasks from them.
+"""YOTO: exactly k genes selected by training, and a predictor of all tasks from them.
 
 Every gene has a score. Each step draws a panel, the k genes with the largest perturbed scores,
-and the network sees those alone; the scores learn through the soft mask (`mask`), the network
-(`model`) and the scores together (`training`), from all genes down to k. What remains is a panel
-and a predictor that reads nothing else (`predictor`).
+networks see those alone, and the scores learn through the soft mask (`mask`), from many genes
+down to k. By default each of a few networks learns from its own part of the cells and the scores
+from what the networks do on cells they have not seen (`folds`, `search`), starting from each
+gene's own `relevance`; genes enter as steps between their levels (`encoding`). The predictor
+(`fit`, `predictor`) is trained on the final panel, its input dropout chosen on held-out cells.
+The published form, one network that is judged on the cells it learns from, is `training`.
 
-Source: the YOTO paper (Chopard et al. 2026, arXiv 2512.17678). Where it is silent, the defaults
-are the suite's own.
+Source: the YOTO paper (Chopard et al. 2026, arXiv 2512.17678). Where it is silent, and wherever
+the default departs from it, the choices are the suite's own.
 """
 
 from __future__ import annotations
@@ -68,21 +71,24 @@ class Params:
     Attributes
     ----------
     preset
-        ``"default"``, or ``"paper"`` without the suite's additions; it gives the values of the
-        parameters that are None (see `PRESETS`).
+        ``"default"``: scores from cells that the networks have not seen. ``"joint"``: one network
+        for scores and predictions, as published, with the suite's regularisation. ``"paper"``:
+        the same without it. It gives the values of the parameters that are None (see `PRESETS`).
     epochs
-        Passes over the training cells; the last one counts.
+        Passes over the training cells at most; the last one counts. `joint` and `paper` do them
+        all, the default stops by `steps`.
     batch_size
         Cells per step, about: the cells are cut into equal batches.
     hidden
-        Widths of the encoder's layers.
+        Widths of the predictor's hidden layers.
     batch_norm
         Normalise each hidden layer over the batch.
     dropout
         Probability of dropping a hidden unit.
     input_dropout
-        Probability of dropping the expression of a gene in a cell, where there are at most
-        `cells_per_gene` training cells per panel gene; it falls as their inverse above.
+        Probability of dropping the expression of a gene in a cell. By default chosen on held-out
+        cells for the predictor, and none in the search. With `joint` and `paper` where there are
+        at most `cells_per_gene` training cells per panel gene; it falls as their inverse above.
     cells_per_gene
         See `input_dropout`.
     class_balance
@@ -94,13 +100,32 @@ class Params:
     standardize
         Divide each gene by its standard deviation over the training cells.
     lr, lr_scores
-        Learning rates of the network and of the scores.
+        Learning rates of the networks and of the scores.
     beta
         Size of the Gumbel noise that perturbs the scores in training.
     tau_start, tau_end
         Temperature of the soft mask at the first and the last step.
     anneal
         Fraction of the training after which the panel has k genes.
+    steps
+        Default preset only, like all that follow: steps of the search, and of the predictor's
+        training, at least; at least 30 epochs.
+    folds
+        Networks of the search, each judged on its own fold of the cells; fewer if there are
+        fewer groups.
+    search_hidden
+        Widths of their hidden layers.
+    start
+        Genes in the first panel, at least four times k.
+    prior
+        Scale of the relevance that the scores start from; 0 starts from noise alone.
+    levels
+        Levels of a gene above its smallest value, as quantiles of the larger values.
+    members
+        Networks of the predictor, whose outputs are averaged.
+    held_out
+        False takes the scores' gradient on each network's own training cells (to measure what
+        held-out cells are good for).
     """
 
     preset: Literal["default", "joint", "paper"] = "default"
@@ -220,7 +245,9 @@ def select(task: Task, params: Params) -> Selection:
     """Panel and predictor for all tasks in one training (Chopard et al. 2026).
 
     `Selection.scores` are the learned scores. ``info["curves"]`` holds, per epoch, the loss of
-    each task, the panel size k, the temperature tau and the turnover of the panel.
+    each task (``loss:`` on the cells that train, ``held:`` on those that judge), the panel size k,
+    the temperature tau and the turnover of the panel; ``info["chosen"]`` what held-out cells
+    settled for the predictor.
 
     Raises
     ------
