@@ -3,7 +3,7 @@
     python tests/perf/yoto_quality.py --out runs.jsonl                       # the defaults
     python tests/perf/yoto_quality.py --out runs.jsonl --variant "epochs=100" --datasets mca_fine
     python tests/perf/yoto_quality.py --out runs.jsonl --classical
-    python tests/perf/yoto_quality.py --table runs.jsonl                     # against the best classical
+    python tests/perf/yoto_quality.py --table runs.jsonl                 # against the classical
 
 Needs the data folder (``../shared/data``, or --data). Every run is one line of JSON in --out, and
 what is there is not run again. A run of YOTO gives the score of its own predictor and of a random
