@@ -83,7 +83,7 @@ def yoto_run(split: Split, k: int, seed: int, params: Any) -> dict[str, Any]:
         "forest": on_panel,
         "seconds": round(seconds, 1),
         "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "panel": panel.tolist(),
+        "panel": split.genes[panel].tolist(),
         "info": {key: selection.info[key] for key in ("chosen",) if key in selection.info},
     }
 
@@ -104,7 +104,7 @@ def classical_runs(split: Split, method: str, ks: list[int], seed: int) -> dict[
         panels = {name: columns(split, ranking, k) for name, ranking in rankings.items()}
         scores = {name: forest(split, panel, name, seed) for name, panel in panels.items()}
         first = next(iter(panels.values()))
-        found[k] = {"forest": scores, "seconds": round(seconds, 1), "panel": first.tolist()}
+        found[k] = {"forest": scores, "seconds": round(seconds, 1), "panel": split.genes[first].tolist()}
     return found
 
 

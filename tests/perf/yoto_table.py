@@ -30,7 +30,7 @@ def scores(lines: list[dict[str, Any]], variants: Sequence[str]) -> dict[Key, di
 
 def jaccard(lines: list[dict[str, Any]], variants: Sequence[str]) -> dict[Key, float]:
     """Mean share of genes that the panels of two seeds have in common."""
-    panels: dict[Key, list[set[int]]] = defaultdict(list)
+    panels: dict[Key, list[set[str]]] = defaultdict(list)
     for line in lines:
         run = line["run"]
         if "own" not in line or run["variant"] in variants:
