@@ -104,7 +104,11 @@ def classical_runs(split: Split, method: str, ks: list[int], seed: int) -> dict[
         panels = {name: columns(split, ranking, k) for name, ranking in rankings.items()}
         scores = {name: forest(split, panel, name, seed) for name, panel in panels.items()}
         first = next(iter(panels.values()))
-        found[k] = {"forest": scores, "seconds": round(seconds, 1), "panel": split.genes[first].tolist()}
+        found[k] = {
+            "forest": scores,
+            "seconds": round(seconds, 1),
+            "panel": split.genes[first].tolist(),
+        }
     return found
 
 
