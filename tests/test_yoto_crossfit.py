@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from panelbench.methods import yoto
-from test_yoto import N_CELLS, check_sizes, classes, make_task, outputs, run
 
 from panelbench.method import Task, frozen_mapping
+from tests.test_yoto import N_CELLS, check_sizes, classes, make_task, outputs, run
 
 
 @pytest.fixture(scope="module")

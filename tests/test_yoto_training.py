@@ -16,7 +16,7 @@ from panelbench.methods.yoto.training import Settings, Trainer, input_dropout
 from panelbench.contract import tasks
 from panelbench.method import Task, frozen_mapping
 
-SETTINGS = replace(yoto.settings(yoto.Params(preset="joint")), epochs=3, batch_size=50, hidden=(8, 6))
+SETTINGS = yoto.settings(yoto.Params(preset="joint", epochs=3, batch_size=50, hidden=(8, 6)))
 
 
 def _task(X: np.ndarray | None = None, k: int = 6) -> Task:
