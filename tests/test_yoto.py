@@ -101,22 +101,48 @@ def test_probabilities_are_probabilities(task: Task, selection: Selection) -> No
 
 def test_predictor_equals_the_whole_network_with_the_hard_mask(task: Task) -> None:
     import torch
-    from panelbench.methods.yoto.training import train
+    from panelbench.methods.yoto.training import Trainer
 
-    trained = train(task, replace(yoto.settings(yoto.Params()), epochs=4))
+    settings = yoto.settings(yoto.Params(preset="joint", epochs=4))
+    trainer = Trainer(task, settings)
+    trained = trainer.run()
     hard = torch.zeros(N_GENES)
     hard[torch.from_numpy(trained.genes[:8])] = 1
-    first = torch.zeros(N_GENES, trained.network.first.shape[1])
-    first[torch.from_numpy(trained.candidates)] = trained.network.first
-    full = trained.network.forward((torch.tensor(task.X) * hard) @ first)
+    full = trainer.network.forward((torch.tensor(task.X) * hard) @ trainer.network.first)
+    same_outputs(task, trained, {name: values.detach() for name, values in full.items()})
+
+
+def test_predictor_is_the_mean_of_the_networks_on_the_encoded_panel(task: Task) -> None:
+    from panelbench.methods.yoto import crossfit, fit
+
+    nets: list[Any] = []
+    plain = fit.Fit.run
+
+    def kept(self: Any, *given: Any) -> Any:
+        found = plain(self, *given)
+        nets.append((found[0], self.x))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit.Fit, "run", kept)
+        trained = crossfit.train(task, yoto.settings(yoto.Params(epochs=4)))
+    ((networks, x),) = nets
+    full = networks.forward(x @ networks.first)
+    assert full["type"].shape == (5, N_CELLS, 3)
+    same_outputs(task, trained, {name: values.detach().mean(0) for name, values in full.items()})
+
+
+def same_outputs(task: Task, trained: Any, full: Mapping[str, Any]) -> None:
+    """The predictor gives what the networks give."""
+    import torch
 
     predictor = yoto.predictor(task, trained)
     X = np.asarray(task.X)[:, trained.genes[:8]]
     for name in ("type", "condition"):
-        whole = torch.softmax(full[name], dim=1).detach().numpy()
+        whole = torch.softmax(full[name], dim=1).numpy()
         assert np.abs(predictor.predict_proba(name, X) - whole).max() < 1e-5
     number = task.targets["number"].values
-    whole = full["number"][:, 0].detach().numpy() * number.std() + number.mean()
+    whole = full["number"][:, 0].numpy() * number.std() + number.mean()
     assert np.abs(predictor.predict("number", X) - whole).max() < 1e-4
 
 
@@ -141,13 +167,17 @@ def test_every_step_reads_exactly_k_genes(task: Task, monkeypatch: pytest.Monkey
         return hidden, losses
 
     monkeypatch.setattr(training.Trainer, "losses", spied)
-    selected = run(task, epochs=5)
+    selected = run(task, epochs=5, preset="joint")
+    check_sizes(seen)
+    assert selected.info["curves"]["k"][-1] == 8
+
+
+def check_sizes(seen: list[tuple[int, bool]]) -> None:
     sizes = [k for k, _ in seen]
     assert all(same for _, same in seen)
     assert sizes[0] == N_GENES
     assert sizes[-1] == 8
     assert sizes == sorted(sizes, reverse=True)
-    assert selected.info["curves"]["k"][-1] == 8
 
 
 def test_genes_outside_the_panel_change_no_prediction(task: Task, selection: Selection) -> None:
@@ -291,9 +321,10 @@ def test_constant_genes_come_last_even_when_they_fill_the_panel() -> None:
     assert np.isfinite(outputs(found, replace(task, X=X))["type"]).all()
 
 
-def test_curves_have_one_number_per_epoch(selection: Selection) -> None:
+def test_curves_have_one_number_per_epoch(task: Task, selection: Selection) -> None:
     curves: Mapping[str, list[float]] = selection.info["curves"]
-    assert set(curves) == {"loss:type", "loss:condition", "loss:number", "k", "tau", "turnover"}
+    losses = {f"{kind}:{name}" for kind in ("loss", "held") for name in task.targets}
+    assert set(curves) == losses | {"k", "tau", "turnover"}
     assert {len(curve) for curve in curves.values()} == {30}
     assert curves["loss:type"][-1] < curves["loss:type"][0]
     assert curves["tau"][-1] == pytest.approx(0.01)
@@ -303,8 +334,9 @@ def test_curves_have_one_number_per_epoch(selection: Selection) -> None:
 def test_progress_tells_loss_k_and_tau(task: Task) -> None:
     told: list[tuple[float, str]] = []
     run(replace(task, progress=lambda *line: told.append(line)), epochs=3)
-    assert [fraction for fraction, _ in told] == pytest.approx([1 / 3, 2 / 3, 1])
-    assert all(word in told[-1][1] for word in ("loss", "k 8", "tau 0.01"))
+    assert [fraction for fraction, _ in told] == pytest.approx([0.2, 0.4, 0.6, 1])
+    assert all(word in told[-2][1] for word in ("loss", "k 8", "tau 0.01"))
+    assert "input dropout" in told[-1][1]
 
 
 @pytest.mark.parametrize("fraction", np.linspace(0, 1, 11))
@@ -353,7 +385,7 @@ def test_planted_genes_and_an_xor_pair_are_found() -> None:
     found, univariate = [], []
     for seed in range(5):
         task, truth = planted(seed)
-        chosen = yoto.select(task, yoto.Params(epochs=60, lr=3e-3))
+        chosen = yoto.select(task, yoto.Params(preset="joint", epochs=60, lr=3e-3))
         found.append(truth <= set(panel(chosen, 10)))
         univariate.append({3, 4} <= set(panel(select_by_f(task, Params()), 10)))
     assert sum(found) >= 4

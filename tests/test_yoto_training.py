@@ -16,7 +16,7 @@ from panelbench.methods.yoto.training import Settings, Trainer, input_dropout
 from panelbench.contract import tasks
 from panelbench.method import Task, frozen_mapping
 
-SETTINGS = replace(yoto.settings(yoto.Params()), epochs=3, batch_size=50, hidden=(8, 6))
+SETTINGS = yoto.settings(yoto.Params(preset="joint", epochs=3, batch_size=50, hidden=(8, 6)))
 
 
 def _task(X: np.ndarray | None = None, k: int = 6) -> Task:
@@ -75,9 +75,10 @@ def test_the_rate_follows_the_number_of_genes_kept(monkeypatch: pytest.MonkeyPat
 
 def test_the_network_is_normalised_by_all_training_cells_on_the_final_panel() -> None:
     task = _task()
-    found = Trainer(task, SETTINGS).run()
-    network, k = found.network, found.k
-    place = {gene: row for row, gene in enumerate(found.candidates.tolist())}
+    trainer = Trainer(task, SETTINGS)
+    found = trainer.run()
+    network, k = trainer.network, found.k
+    place = {gene: row for row, gene in enumerate(trainer.cells.genes.tolist())}
     panel = found.genes[:k]
     first = network.first[[place[gene] for gene in panel.tolist()]]
     hidden = torch.from_numpy(np.array(task.X[:, panel])) @ first + network.bias

@@ -1,12 +1,15 @@
-"""YOTO: one training selects exactly k genes and predicts all tasks from them.
+"""YOTO: exactly k genes selected by training, and a predictor of all tasks from them.
 
 Every gene has a score. Each step draws a panel, the k genes with the largest perturbed scores,
-and the network sees those alone; the scores learn through the soft mask (`mask`), the network
-(`model`) and the scores together (`training`), from all genes down to k. What remains is a panel
-and a predictor that reads nothing else (`predictor`).
+networks see those alone, and the scores learn through the soft mask (`mask`), from many genes
+down to k. By default each of a few networks learns from its own part of the cells and the scores
+from what the networks do on cells they have not seen (`folds`, `search`), starting from each
+gene's own `relevance`; genes enter as steps between their levels (`encoding`). The predictor
+(`fit`, `predictor`) is trained on the final panel, its input dropout chosen on held-out cells.
+The published form, one network that is judged on the cells it learns from, is `training`.
 
-Source: the YOTO paper (Chopard et al. 2026, arXiv 2512.17678). Where it is silent, the defaults
-are the suite's own.
+Source: the YOTO paper (Chopard et al. 2026, arXiv 2512.17678). Where it is silent, and wherever
+the default departs from it, the choices are the suite's own.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from panelbench.method import Selection, Task, method
 from panelbench.nn import Widths
@@ -23,20 +26,33 @@ from panelbench.nn import Widths
 from .predictor import YotoPredictor
 
 if TYPE_CHECKING:
-    from .training import Settings, Trained
+    from .options import Settings
+    from .training import Trained
 
 __all__ = ["Params", "PersistParams", "YotoPredictor", "select"]
 
+_SUITE: dict[str, Any] = {
+    "hidden": (128, 128),
+    "label_smoothing": 0.1,
+    "weight_decay": 0.1,
+    "standardize": True,
+    "class_balance": 0.25,
+    "lr_scores": 3e-3,
+    "tau_start": 1.0,
+    "lr": 1e-3,
+}
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {
-        "input_dropout": 0.2,
-        "label_smoothing": 0.1,
-        "weight_decay": 0.1,
-        "standardize": True,
-        "class_balance": 0.25,
-        "lr_scores": 3e-3,
+    "default": _SUITE
+    | {
+        "hidden": (128,),
+        "tau_start": 0.3,
+        "input_dropout": None,
+        "class_balance": 0.5,
+        "lr": 3e-3,
     },
-    "paper": {
+    "joint": _SUITE | {"input_dropout": 0.2},
+    "paper": _SUITE
+    | {
         "input_dropout": 0.0,
         "label_smoothing": 0.0,
         "weight_decay": 0.0,
@@ -55,21 +71,24 @@ class Params:
     Attributes
     ----------
     preset
-        ``"default"``, or ``"paper"`` without the suite's additions; it gives the values of the
-        parameters that are None (see `PRESETS`).
+        ``"default"``: scores from cells that the networks have not seen. ``"joint"``: one network
+        for scores and predictions, as published, with the suite's regularisation. ``"paper"``:
+        the same without it. It gives the values of the parameters that are None (see `PRESETS`).
     epochs
-        Passes over the training cells; the last one counts.
+        Passes over the training cells at most; the last one counts. `joint` and `paper` do them
+        all, the default stops by `steps`.
     batch_size
         Cells per step, about: the cells are cut into equal batches.
     hidden
-        Widths of the encoder's layers.
+        Widths of the predictor's hidden layers.
     batch_norm
         Normalise each hidden layer over the batch.
     dropout
         Probability of dropping a hidden unit.
     input_dropout
-        Probability of dropping the expression of a gene in a cell, where there are at most
-        `cells_per_gene` training cells per panel gene; it falls as their inverse above.
+        Probability of dropping the expression of a gene in a cell. By default chosen on held-out
+        cells for the predictor, and none in the search. With `joint` and `paper` where there are
+        at most `cells_per_gene` training cells per panel gene; it falls as their inverse above.
     cells_per_gene
         See `input_dropout`.
     class_balance
@@ -81,19 +100,38 @@ class Params:
     standardize
         Divide each gene by its standard deviation over the training cells.
     lr, lr_scores
-        Learning rates of the network and of the scores.
+        Learning rates of the networks and of the scores.
     beta
         Size of the Gumbel noise that perturbs the scores in training.
     tau_start, tau_end
         Temperature of the soft mask at the first and the last step.
     anneal
         Fraction of the training after which the panel has k genes.
+    steps
+        Default preset only, like all that follow: steps of the search, and of the predictor's
+        training, at least; at least 30 epochs.
+    folds
+        Networks of the search, each judged on its own fold of the cells; fewer if there are
+        fewer groups.
+    search_hidden
+        Widths of their hidden layers.
+    start
+        Genes in the first panel, at least four times k.
+    prior
+        Scale of the relevance that the scores start from; 0 starts from noise alone.
+    levels
+        Levels of a gene above its smallest value, as quantiles of the larger values.
+    members
+        Networks of the predictor, whose outputs are averaged.
+    held_out
+        False takes the scores' gradient on each network's own training cells (to measure what
+        held-out cells are good for).
     """
 
-    preset: Literal["default", "paper"] = "default"
+    preset: Literal["default", "joint", "paper"] = "default"
     epochs: Annotated[int, Ge(1)] = 1000
     batch_size: Annotated[int, Ge(2)] = 256
-    hidden: Widths = (128, 128)
+    hidden: Widths | None = None
     batch_norm: bool = True
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.2
     input_dropout: Annotated[float, Ge(0), Lt(1)] | None = None
@@ -102,27 +140,35 @@ class Params:
     label_smoothing: Annotated[float, Ge(0), Lt(1)] | None = None
     weight_decay: Annotated[float, Ge(0)] | None = None
     standardize: bool | None = None
-    lr: Annotated[float, Ge(0)] = 1e-3
+    lr: Annotated[float, Ge(0)] | None = None
     lr_scores: Annotated[float, Ge(0)] | None = None
     beta: Annotated[float, Ge(0)] = 0.1
-    tau_start: Annotated[float, Gt(0)] = 1.0
+    tau_start: Annotated[float, Gt(0)] | None = None
     tau_end: Annotated[float, Gt(0)] = 0.01
     anneal: Annotated[float, Ge(0), Le(1)] = 0.6
+    steps: Annotated[int, Ge(1)] = 400
+    folds: Annotated[int, Ge(2)] = 3
+    search_hidden: Widths = (64,)
+    start: Annotated[int, Ge(1)] = 512
+    prior: Annotated[float, Ge(0)] = 1.0
+    levels: Annotated[tuple[Annotated[float, Ge(0), Le(1)], ...], MinLen(1)] = (0.0, 0.5, 1.0)
+    members: Annotated[int, Ge(1)] = 5
+    held_out: bool = True
 
 
 @dataclass(frozen=True)
 class PersistParams(Params):
     """Parameters of the ablation: PERSIST's network and temperatures, nothing of the suite's."""
 
-    preset: Literal["default", "paper"] = "paper"
+    preset: Literal["default", "joint", "paper"] = "paper"
     batch_norm: bool = False
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    tau_start: Annotated[float, Gt(0)] = 10.0
+    tau_start: Annotated[float, Gt(0)] | None = 10.0
 
 
 def settings(params: Params) -> Settings:
     """Settings of a training, with the preset's values where a parameter is None."""
-    from .training import Settings
+    from .options import Settings
 
     preset = PRESETS[params.preset]
     values = {item.name: getattr(params, item.name) for item in fields(params)}
@@ -132,15 +178,11 @@ def settings(params: Params) -> Settings:
 
 
 def predictor(task: Task, trained: Trained) -> YotoPredictor:
-    """The network cut down to the panel, in the units of the data.
+    """The trained networks over the panel, in the units of the data.
 
     Genes that do not vary and only fill the panel get weight 0.
     """
-    import torch
-
-    place = {int(column): row for row, column in enumerate(trained.candidates)}
-    panel = torch.tensor([place[int(gene)] for gene in trained.genes[: trained.k]])
-    layers, heads = trained.network.folded(panel.to(trained.network.first.device))
+    layers, heads = list(trained.layers), dict(trained.heads)
     weight, bias = layers[0]
     filled = np.zeros((task.k - trained.k, weight.shape[1]))
     layers[0] = (np.concatenate([weight, filled]), bias)
@@ -164,11 +206,14 @@ def _ranking(task: Task, trained: Trained) -> np.ndarray:
 
 
 def _select(task: Task, params: Params) -> Selection:
-    from .training import train
+    from . import crossfit, training
 
+    train = crossfit.train if params.preset == "default" else training.train
     trained = train(task, settings(params))
     ranking = _ranking(task, trained)
     info: dict[str, Any] = {"curves": trained.curves}
+    if trained.chosen:
+        info["chosen"] = trained.chosen
     if trained.k < task.k:
         info["warning"] = (
             f"only {trained.k} genes vary; {task.k - trained.k} genes that do not fill the panel"
@@ -200,7 +245,9 @@ def select(task: Task, params: Params) -> Selection:
     """Panel and predictor for all tasks in one training (Chopard et al. 2026).
 
     `Selection.scores` are the learned scores. ``info["curves"]`` holds, per epoch, the loss of
-    each task, the panel size k, the temperature tau and the turnover of the panel.
+    each task (``loss:`` on the cells that train, ``held:`` on those that judge), the panel size k,
+    the temperature tau and the turnover of the panel; ``info["chosen"]`` what held-out cells
+    settled for the predictor.
 
     Raises
     ------

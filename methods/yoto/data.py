@@ -76,6 +76,8 @@ class Cells:
         Labels of the tasks, in their order.
     gain
         float32 tensor: what each candidate is multiplied with.
+    groups
+        Donor, batch or slide of each cell, or None.
     """
 
     def __init__(self, task: Task, *, standardize: bool) -> None:
@@ -96,6 +98,7 @@ class Cells:
             raise NotApplicable("yoto: no gene varies among the labelled training cells")
         spread = spread[self.genes]
         gain = 1 / np.maximum(spread, _FLOOR * np.median(spread)) if standardize else spread**0
+        self.groups = None if task.groups is None else task.groups[self._rows]
         self.gain = torch.from_numpy(gain.astype(np.float32)).to(self.device)
         self.labels = [_labels(target, self._rows, self.device) for target in targets]
         self._matrix = _storage(task, self.device)

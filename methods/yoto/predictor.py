@@ -18,7 +18,9 @@ class YotoPredictor:
     genes
         The panel, in ranking order.
     layers
-        Weights (inputs x outputs) and biases of the hidden layers, each followed by a ReLU.
+        Weights (inputs x outputs) and biases of the hidden layers, each followed by a ReLU. With
+        several networks, weights (M x inputs x outputs) and biases (M x 1 x outputs), from some
+        layer on and in the heads; their outputs are averaged.
     heads
         Weights and biases of the output of each task, in the units of the target.
     kinds
@@ -81,7 +83,8 @@ class YotoPredictor:
             known = [name for name, found in self.kinds.items() if found == kind]
             raise ValueError(f"{task!r} is no {kind} task of this predictor; it has {known}")
         cells = expect_cells(X, len(self.genes)).astype(np.float64)
-        return run([*self.layers, self.heads[task]], cells)
+        output = run([*self.layers, self.heads[task]], cells)
+        return output.mean(axis=0) if output.ndim == 3 else output
 
     def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays named by layer or task, and facts for JSON."""

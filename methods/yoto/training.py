@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from panelbench.method import Task
-from panelbench.nn import drop, generator, one_thread
+from panelbench.nn import Layer, drop, generator, one_thread
 
 from .data import Cells, Labels
 from .mask import TopK
 from .model import Network
+from .options import Settings
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a training is done with; the methods' parameters describe each field."""
-
-    epochs: int
-    batch_size: int
-    hidden: tuple[int, ...]
-    batch_norm: bool
-    dropout: float
-    input_dropout: float
-    cells_per_gene: float
-    label_smoothing: float
-    weight_decay: float
-    standardize: bool
-    lr: float
-    lr_scores: float
-    beta: float
-    tau_start: float
-    tau_end: float
-    anneal: float
-    class_balance: float
 
 
 @dataclass(frozen=True)
@@ -53,23 +31,25 @@ class Trained:
         float64: their final scores, non-increasing.
     k
         Genes in the panel, the first of `genes`: the task's k, or all candidates if fewer.
-    network
-        The network over `candidates`; its input is the matrix as it was given.
-    candidates
-        int64: the candidates as columns of the matrix, in the order of the network's first layer.
+    layers, heads
+        The predictor's layers over the panel in the order of `genes`, and the output layer of
+        each task; they take the matrix as it was given, and give standardised numbers.
     labels
         Labels of the tasks.
     curves
         Loss per task, k, tau and the share of the panel that changed, one number per epoch.
+    chosen
+        What was settled on held-out cells.
     """
 
     genes: np.ndarray
     scores: np.ndarray
     k: int
-    network: Network
-    candidates: np.ndarray
+    layers: list[Layer]
+    heads: dict[str, Layer]
     labels: list[Labels]
     curves: dict[str, list[float]]
+    chosen: dict[str, float] = field(default_factory=dict)
 
 
 def panel_size(fraction: float, n_genes: int, k: int, anneal: float) -> int:
@@ -86,7 +66,8 @@ def temperature(fraction: float, start: float, end: float) -> float:
 
 def input_dropout(settings: Settings, n_cells: int, k: int) -> float:
     """Rate at which selected genes are dropped: full while cells are few for a panel of k."""
-    return settings.input_dropout * min(1.0, settings.cells_per_gene * k / n_cells)
+    rate = settings.input_dropout or 0.0
+    return rate * min(1.0, settings.cells_per_gene * k / n_cells)
 
 
 def train(task: Task, settings: Settings) -> Trained:
@@ -223,13 +204,14 @@ class Trainer:
         x = self.cells.batch(np.arange(self.cells.n_cells), panel)
         self.network.calibrate(x @ self.network.first[panel])
         self.network.first *= self.cells.gain[:, None]
+        layers, heads = self.network.folded(panel)
         index = order.cpu().numpy()
         return Trained(
             genes=self.cells.genes[index],
             scores=self.scores.cpu().numpy().astype(np.float64)[index],
             k=self.k,
-            network=self.network,
-            candidates=self.cells.genes,
+            layers=layers,
+            heads=heads,
             labels=self.cells.labels,
             curves=curves,
         )

@@ -1,15 +1,14 @@
-"""Macro-F1 of YOTO and of the classical selectors on three real data sets, setting by setting.
+"""Macro-F1 of YOTO and of the classical selectors on all development data sets.
 
-    python tests/perf/yoto_quality.py                                     # the defaults
-    python tests/perf/yoto_quality.py --variant preset=paper --variant "beta=0.3, epochs=200"
-    python tests/perf/yoto_quality.py --classical --datasets mca_gut
-    python tests/perf/yoto_quality.py --single --datasets mca_gut --k 64
-    python tests/perf/yoto_quality.py --missing 0.5 0.9 --datasets mca_gut --k 64
+    python tests/perf/yoto_quality.py --out runs.jsonl                       # the defaults
+    python tests/perf/yoto_quality.py --out runs.jsonl --variant "epochs=100" --datasets mca_fine
+    python tests/perf/yoto_quality.py --out runs.jsonl --classical
+    python tests/perf/yoto_quality.py --table runs.jsonl                 # against the classical
 
-Needs the data folder (``../shared/data``, or --data). Splits are 80/20, stratified by the first
-task, one per seed; counts are log-normalised to 10,000; mca_gut and pbmc3k keep the 2,000 genes
-most variable among the training cells (Seurat v3). Every class counts, however rare. One line
-per run, then the table of means; --out keeps the lines (JSON) and skips what is there.
+Needs the data folder (``../shared/data``, or --data). Every run is one line of JSON in --out, and
+what is there is not run again. A run of YOTO gives the score of its own predictor and of a random
+forest on its panel, a classical selector that of a forest. `yoto_data` describes data and splits,
+`yoto_table` the tables.
 """
 
 from __future__ import annotations
@@ -17,187 +16,146 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import resource
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from yoto_data import SETS, SINGLE, Split, load
 
-from panelbench.method import Target, Task, frozen_mapping
+from panelbench.method import Task, frozen_mapping
 
-TASKS = {
-    "citeseq": ["cell_type"],
-    "mca_gut": ["compartment_derived", "cell_type_broad", "cell_type_fine"],
-    "pbmc3k": ["lineage_derived", "cell_type_coarse_derived", "celltype"],
-}
-EPOCHS = {"citeseq": 80, "mca_gut": 400, "pbmc3k": 250}
-"""About 2,200 steps each, where a variant does not say."""
+CLASSICAL = (
+    "mrmr-f", "mrmr-rf", "wilcoxon", "wilcoxon-tie", "t-test", "cosg", "rf-importance",
+    "hsic-lasso",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Split:
-    """Training and test cells of a data set."""
+def score(truth: np.ndarray, found: np.ndarray) -> float:
+    """Macro-F1."""
+    from sklearn.metrics import f1_score
 
-    X: np.ndarray
-    X_test: np.ndarray
-    genes: np.ndarray
-    labels: Mapping[str, Target]
-    truth: Mapping[str, np.ndarray]
-
-
-@lru_cache(maxsize=1)
-def load(folder: Path, name: str, seed: int) -> Split:
-    """Read, split, log-normalise and choose genes on the training cells."""
-    import anndata
-    import scanpy as sc
-    from scipy import io, sparse
-    from sklearn.model_selection import train_test_split
-
-    warnings.simplefilter("ignore")
-    if name == "citeseq":
-        counts = io.loadmat(folder / "mirror/CITEseq.mat")["G"].T.astype(np.float32)
-        cells = anndata.AnnData(sparse.csr_matrix(counts))
-        codes = io.loadmat(folder / "mirror/CITEseq-labels.mat")
-        codes = next(value for key, value in codes.items() if not key.startswith("_"))
-        cells.obs["cell_type"] = codes.ravel().astype(str)
-    else:
-        cells = anndata.read_h5ad(folder / f"{name}.h5ad")
-    first = cells.obs[TASKS[name][0]].astype(str)
-    train, test = map(
-        np.sort,
-        train_test_split(np.arange(cells.n_obs), test_size=0.2, random_state=seed, stratify=first),
-    )
-    columns = np.arange(cells.n_vars)
-    if name != "citeseq":
-        seen = np.flatnonzero(np.asarray((cells[train].X > 0).sum(axis=0)).ravel() >= 3)
-        part = cells[train, seen].copy()
-        sc.pp.highly_variable_genes(part, flavor="seurat_v3", n_top_genes=2000)
-        columns = seen[part.var["highly_variable"].to_numpy()]
-    sc.pp.normalize_total(cells, target_sum=1e4)
-    sc.pp.log1p(cells)
-    X = cells.X[:, columns].toarray().astype(np.float32)
-    labels, truth = {}, {}
-    for task in TASKS[name]:
-        values = cells.obs[task].astype(str).astype("category")
-        codes = values.cat.codes.to_numpy().astype(np.int64)
-        labels[task] = Target(task, "classification", codes[train], tuple(values.cat.categories))
-        truth[task] = codes[test]
-    return Split(X[train], X[test], np.asarray(cells.var_names)[columns].astype(str), labels, truth)
+    return float(f1_score(truth, found, average="macro"))
 
 
 def forest(split: Split, panel: np.ndarray, task: str, seed: int) -> float:
     """Macro-F1 of a random forest on a panel."""
     from sklearn.ensemble import RandomForestClassifier
-    from sklearn.metrics import f1_score
 
     model = RandomForestClassifier(random_state=seed)
     model.fit(split.X[:, panel], split.labels[task].values)
-    found = model.predict(split.X_test[:, panel])
-    return float(f1_score(split.truth[task], found, average="macro"))
+    return score(split.truth[task], model.predict(split.X_test[:, panel]))
 
 
-def yoto_run(split: Split, labels: Mapping[str, Target], k: int, seed: int, params: Any) -> Any:
-    """Macro-F1 per task of the built-in predictor and of a forest on the panel."""
-    from panelbench.methods import yoto
-    from sklearn.metrics import f1_score
+def make_task(split: Split, k: int, seed: int, *names: str) -> Task:
+    """A task over some or all labels of a split."""
+    labels = {name: split.labels[name] for name in names or split.labels}
+    return Task(
+        split.X, split.genes, frozen_mapping(labels), k, seed,
+        counts=np.expm1(split.X), groups=split.groups,
+    )  # fmt: skip
 
-    task = Task(split.X, split.genes, frozen_mapping(dict(labels)), k, seed)
-    start = time.perf_counter()
-    selection = yoto.select(task, params)
-    seconds = time.perf_counter() - start
+
+def columns(split: Split, ranking: Any, k: int) -> np.ndarray:
+    """Columns of the first k genes of a ranking."""
     place = {gene: i for i, gene in enumerate(split.genes)}
-    panel = np.array([place[gene] for gene in selection.ranking[:k]])
-    assert selection.predictor is not None
-    builtin = {
-        name: float(
-            f1_score(
-                split.truth[name],
-                selection.predictor.predict_proba(name, split.X_test[:, panel]).argmax(axis=1),
-                average="macro",
-            )
-        )
-        for name in labels
+    return np.array([place[gene] for gene in list(ranking)[:k]])
+
+
+def yoto_run(split: Split, k: int, seed: int, params: Any) -> dict[str, Any]:
+    """One training for all tasks: its own predictor, and a forest per task on its panel."""
+    from panelbench.methods import yoto
+
+    start = time.perf_counter()
+    selection = yoto.select(make_task(split, k, seed), params)
+    seconds = time.perf_counter() - start
+    panel = columns(split, selection.ranking, k)
+    predictor: Any = selection.predictor
+    own = {
+        name: score(truth, predictor.predict_proba(name, split.X_test[:, panel]).argmax(axis=1))
+        for name, truth in split.truth.items()
     }
-    turnover = float(np.mean(selection.info["curves"]["turnover"][-10:]))
-    return builtin, {name: forest(split, panel, name, seed) for name in labels}, seconds, turnover
+    on_panel = {name: forest(split, panel, name, seed) for name in split.truth}
+    return {
+        "own": own,
+        "forest": on_panel,
+        "seconds": round(seconds, 1),
+        "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "panel": split.genes[panel].tolist(),
+        "info": {key: selection.info[key] for key in ("chosen",) if key in selection.info},
+    }
 
 
-def runs(args: argparse.Namespace) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Every run that was asked for: what identifies it, and a function that does it."""
-    from panelbench.methods import hsic_lasso, mrmr, yoto
+def classical_runs(split: Split, method: str, ks: list[int], seed: int) -> dict[int, Any]:
+    """One ranking per task serves every k."""
+    from panelbench.registry import discover
 
-    variants = args.variant or [""]
-    for seed in args.seeds:
-        for k in args.k:
-            for name in args.datasets:
-                base = {"dataset": name, "k": k, "seed": seed}
-                split = load(args.data, name, seed)
-                if args.classical:
-                    methods = {
-                        "mrmr-f": (mrmr.select_by_f, mrmr.Params()),
-                        "mrmr-rf": (mrmr.select_by_forest, mrmr.Params()),
-                        "hsic-lasso": (hsic_lasso.select, hsic_lasso.Params()),
-                    }
-                    for label, (select, params) in methods.items():
-                        yield (
-                            base | {"variant": label},
-                            lambda s=select, p=params, x=split, r=base: classical(
-                                x, s, p, r["k"], r["seed"]
-                            ),
-                        )
-                    continue
-                for text in variants:
-                    given = {"epochs": EPOCHS[name]} | ast.literal_eval(_as_dict(text))
-                    params = yoto.Params(**given)
-                    for task in split.labels if args.single else []:
-                        what = f"{text or 'defaults'}, {task} alone"
-                        yield (
-                            base | {"variant": what, "epochs": params.epochs},
-                            lambda x=split, t=task, r=base, p=params: yoto_run(
-                                x, {t: x.labels[t]}, r["k"], r["seed"], p
-                            ),
-                        )
-                    for share in [] if args.single else args.missing or [0.0]:
-                        for hidden in split.labels if share else [""]:
-                            labels = dict(split.labels)
-                            if hidden:
-                                labels[hidden] = without(labels[hidden], share, seed)
-                            what = text or "defaults"
-                            what += f", {share:.0%} of {hidden} missing" if hidden else ""
-                            yield (
-                                base | {"variant": what, "epochs": params.epochs},
-                                lambda x=split, ls=labels, r=base, p=params: yoto_run(
-                                    x, ls, r["k"], r["seed"], p
-                                ),
-                            )
+    spec = discover().methods[method]
+    start = time.perf_counter()
+    rankings = {
+        name: spec.select(make_task(split, max(ks), seed, name), spec.params()).ranking
+        for name in split.truth
+    }
+    seconds = time.perf_counter() - start
+    found = {}
+    for k in ks:
+        panels = {name: columns(split, ranking, k) for name, ranking in rankings.items()}
+        scores = {name: forest(split, panel, name, seed) for name, panel in panels.items()}
+        first = next(iter(panels.values()))
+        found[k] = {
+            "forest": scores,
+            "seconds": round(seconds, 1),
+            "panel": split.genes[first].tolist(),
+        }
+    return found
 
 
-def _as_dict(text: str) -> str:
+def parameters(text: str) -> dict[str, Any]:
+    """Parameters written as "beta=0.3, preset=paper"."""
     parts = [part.split("=", 1) for part in text.split(", ") if part]
     quoted = (v if v[0] in "0123456789.([TFN-" else repr(v) for _, v in parts)
-    return "{" + ", ".join(f"{n!r}: {v}" for (n, _), v in zip(parts, quoted, strict=True)) + "}"
+    body = ", ".join(f"{n!r}: {v}" for (n, _), v in zip(parts, quoted, strict=True))
+    found: dict[str, Any] = ast.literal_eval("{" + body + "}")
+    return found
 
 
-def without(target: Target, share: float, seed: int) -> Target:
-    """Remove a share of the labels at random."""
-    values = target.values.copy()
-    values[np.random.default_rng(seed).random(len(values)) < share] = -1
-    return replace(target, values=values)
+def runs(args: argparse.Namespace, done: set[str]) -> Iterator[dict[str, Any]]:
+    """Do all runs that are asked for and not there yet."""
+    from panelbench.methods import yoto
+
+    for seed in args.seeds:
+        for name in args.datasets:
+            for variant in CLASSICAL if args.classical else args.variant or [""]:
+                what = [
+                    {"dataset": name, "k": k, "seed": seed, "variant": variant or "defaults"}
+                    for k in args.k
+                ]
+                what = [item for item in what if identity(item) not in done]
+                if args.classical and what:
+                    try:
+                        found = classical_runs(load(args.data, name, seed), variant, args.k, seed)
+                    except Exception as error:
+                        print(f"{variant} on {name}: {error}", flush=True)
+                        continue
+                    for item in what:
+                        yield {"run": item} | found[item["k"]]
+                    continue
+                for item in what:
+                    params = yoto.Params(**parameters(variant))
+                    split = load(args.data, name, seed)
+                    yield {"run": item} | yoto_run(split, item["k"], seed, params)
 
 
-def classical(split: Split, select: Any, params: Any, k: int, seed: int) -> Any:
-    """One panel and one forest per task."""
-    place = {gene: i for i, gene in enumerate(split.genes)}
-    scores, start = {}, time.perf_counter()
-    for name, target in split.labels.items():
-        task = Task(split.X, split.genes, frozen_mapping({name: target}), k, seed)
-        panel = [place[gene] for gene in list(select(task, params).ranking)[:k]]
-        scores[name] = forest(split, np.array(panel), name, seed)
-    return {}, scores, time.perf_counter() - start, 0.0
+def identity(run: dict[str, Any]) -> str:
+    """Key of a run among those kept."""
+    return json.dumps(run, sort_keys=True)
+
+
+def read(files: list[Path]) -> list[dict[str, Any]]:
+    """Lines of runs kept."""
+    return [json.loads(line) for file in files if file.exists() for line in file.open()]
 
 
 def main() -> None:
@@ -205,65 +163,28 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--datasets", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--datasets", nargs="+", default=SINGLE, choices=list(SETS))
     parser.add_argument("--k", type=int, nargs="+", default=[16, 32, 64])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variant", action="append", help='parameters, as "beta=0.3, epochs=200"')
-    parser.add_argument("--classical", action="store_true", help="mRMR-f, mRMR-rf, HSIC Lasso")
-    parser.add_argument("--single", action="store_true", help="one training per task")
-    parser.add_argument(
-        "--missing", type=float, nargs="+", help="hide a share of one task's labels"
-    )
+    parser.add_argument("--classical", action="store_true", help="the classical selectors")
     parser.add_argument("--out", type=Path, help="keep the runs here, as lines of JSON")
+    parser.add_argument("--table", type=Path, nargs="+", help="tables of kept runs, no new run")
     args = parser.parse_args()
+    if args.table:
+        from yoto_table import tables
+
+        tables(read(args.table), args.variant)
+        return
     torch.set_num_threads(1)
-    done: dict[str, dict[str, Any]] = {}
-    if args.out and args.out.exists():
-        lines = map(json.loads, args.out.read_text().splitlines())
-        done = {json.dumps(line["run"], sort_keys=True): line for line in lines}
-    lines = []
-    for run, function in runs(args):
-        key = json.dumps(run, sort_keys=True)
-        if key not in done:
-            builtin, by_forest, seconds, turnover = function()
-            done[key] = {"run": run, "builtin": builtin, "forest": by_forest, "seconds": seconds,
-                         "turnover": turnover}  # fmt: skip
-            if args.out:
-                with args.out.open("a") as file:
-                    file.write(json.dumps(done[key]) + "\n")
-        lines.append(done[key])
-        mean = {w: np.mean([*lines[-1][w].values()] or [np.nan]) for w in ("builtin", "forest")}
-        print(
-            run,
-            *(f"{w} {v:.3f}" for w, v in mean.items()),
-            f"{lines[-1]['seconds']:.0f} s",
-            flush=True,
-        )
-    table(lines)
-
-
-def table(lines: list[dict[str, Any]]) -> None:
-    """Means over seeds, per task and over tasks; the spread is that of the seeds."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for line in lines:
-        run = line["run"]
-        groups.setdefault((run["dataset"], run["k"], run["variant"]), []).append(line)
-    print("\n| data set | k | variant | seeds | built-in | forest | built-in per task | s |")
-    print("|" + "---|" * 8)
-    for (name, k, variant), members in sorted(groups.items()):
-        cells = []
-        for which in ("builtin", "forest"):
-            means = [np.mean([*m[which].values()]) for m in members if m[which]]
-            cells.append(f"{np.mean(means):.3f} ± {np.std(means):.3f}" if means else "–")
-        which = "builtin" if members[0]["builtin"] else "forest"
-        tasks = " / ".join(
-            f"{np.mean([m[which][task] for m in members]):.3f}" for task in members[0][which]
-        )
-        seconds = np.mean([m["seconds"] for m in members])
-        print(
-            f"| {name} | {k} | {variant} | {len(members)} | {cells[0]} | {cells[1]} "
-            f"| {tasks} | {seconds:.0f} |"
-        )
+    done = {identity(line["run"]) for line in read([args.out] if args.out else [])}
+    for line in runs(args, done):
+        if args.out:
+            with args.out.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        means = {w: np.mean([*line[w].values()]) for w in ("own", "forest") if w in line}
+        text = " ".join(f"{w} {v:.3f}" for w, v in means.items())
+        print(line["run"], text, f"{line['seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,174 @@
+"""The predictor of a panel: how strongly to regularise it is settled on cells it has not seen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from panelbench.method import Task
+from panelbench.nn import generator
+
+from .data import Cells
+from .encoding import Encoding
+from .losses import per_cell, present
+from .networks import Networks, random_bytes
+from .options import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+RATES = (0.0, 0.3, 0.6)
+"""Input dropout that is tried: none where cells are many and genes few, most in the reverse."""
+
+
+class Fit:
+    """Trains networks on the genes of a panel alone.
+
+    Parameters
+    ----------
+    task
+        Gives the random generators.
+    cells
+        Training cells.
+    panel
+        int64: the panel as candidates of `cells`.
+    encoding
+        Levels of the candidates.
+    settings
+        What to train with.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        cells: Cells,
+        panel: torch.Tensor,
+        encoding: Encoding,
+        settings: Settings,
+    ) -> None:
+        self.task, self.cells, self.settings, self.device = task, cells, settings, cells.device
+        self.x = encoding(cells.batch(np.arange(cells.n_cells), panel), panel)
+        self.steps = encoding.steps
+        self.weights = [labels.class_weights(settings.class_balance) for labels in cells.labels]
+        self.there = [present(labels, labels.values) for labels in cells.labels]
+
+    def run(self, fold: torch.Tensor, epochs: int) -> tuple[Networks, dict[str, float]]:
+        """Choose the input dropout on the folds, then train the predictor's networks on all cells.
+
+        Returns
+        -------
+        The networks, and what was chosen with the held-out loss of every choice.
+        """
+        import torch
+
+        rate, facts = self.settings.input_dropout, {}
+        if rate is None:
+            held = self._compare(fold, epochs)
+            rate = RATES[int(np.argmin(held))]
+            facts = {f"held_out_loss:{r}": round(h, 5) for r, h in zip(RATES, held, strict=True)}
+        members = self.settings.members
+        everyone = torch.ones(members, self.cells.n_cells, dtype=torch.bool, device=self.device)
+        nets = self.train(everyone, torch.full((members,), rate, device=self.device), epochs, "fit")
+        return nets, {"input_dropout": rate} | facts
+
+    def _compare(self, fold: torch.Tensor, epochs: int) -> list[float]:
+        """Held-out loss of each rate, one network per rate and fold."""
+        import torch
+
+        folds = torch.arange(int(fold.max()) + 1, device=self.device).repeat(len(RATES))
+        rates = torch.tensor(RATES, device=self.device).repeat_interleave(int(fold.max()) + 1)
+        seen = fold != folds[:, None]
+        nets = self.train(seen, rates, max(1, epochs // 2), "fit folds")
+        with torch.no_grad():
+            rows = torch.arange(self.cells.n_cells, device=self.device)
+            each = self._losses(nets.forward(self.x @ nets.first), rows, 0.0)
+            losses = [
+                (loss * there * ~seen).view(len(RATES), -1).sum(1) / there.sum().clamp(min=1)
+                for loss, there in zip(each, self.there, strict=True)
+            ]
+        found: list[float] = torch.stack(losses).mean(0).tolist()
+        return found
+
+    def train(self, seen: torch.Tensor, rates: torch.Tensor, epochs: int, purpose: str) -> Networks:
+        """Train networks side by side, the learning rate falling to 0.
+
+        Parameters
+        ----------
+        seen
+            Which cells train each network, bool (M, n_cells).
+        rates
+            Input dropout of each network, (M,).
+        epochs
+            Passes over the cells.
+        purpose
+            Names the random generators.
+        """
+        import torch
+
+        s, n_cells = self.settings, self.cells.n_cells
+        noise = generator(self.task, f"yoto {purpose} noise", self.device)
+        shuffle = self.task.rng(f"yoto {purpose} batches")
+        nets = Networks(
+            len(seen),
+            self.x.shape[1],
+            s.hidden,
+            {labels.target.name: labels.n_outputs for labels in self.cells.labels},
+            generator(self.task, f"yoto {purpose} weights"),
+            self.device,
+            batch_norm=s.batch_norm,
+            dropout=s.dropout,
+        )
+        nets.first.requires_grad_()
+        optimizer = torch.optim.AdamW(
+            [nets.first, *nets.parameters()], lr=s.lr, weight_decay=s.weight_decay, fused=True
+        )
+        n_batches = max(1, round(n_cells / s.batch_size))
+        number = 0
+        for _ in range(epochs):
+            for batch in np.array_split(shuffle.permutation(n_cells), n_batches):
+                rows = torch.from_numpy(batch).to(self.device)
+                for group in optimizer.param_groups:
+                    group["lr"] = s.lr * (1 - number / (epochs * n_batches))
+                number += 1
+                output = nets.forward(self._hidden(nets, self.x[rows], rates, noise), noise)
+                total = torch.zeros(len(seen), device=self.device)
+                each = self._losses(output, rows, s.label_smoothing)
+                for loss, there in zip(each, self.there, strict=True):
+                    counts = seen[:, rows] & there[rows]
+                    total = total + (loss * counts).sum(1) / counts.sum(1).clamp(min=1)
+                optimizer.zero_grad()
+                (total.sum() / len(each)).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+        nets.first.requires_grad_(False)
+        nets.calibrate(self.x @ nets.first)
+        return nets
+
+    def _hidden(
+        self, nets: Networks, x: torch.Tensor, rates: torch.Tensor, noise: torch.Generator
+    ) -> torch.Tensor:
+        """First layer, each network with genes dropped at its own rate."""
+        import torch
+
+        if not bool((rates > 0).any()):
+            return x @ nets.first
+        genes = x.shape[1] // self.steps
+        rate = rates[:, None, None]
+        kept = (random_bytes((nets.count, len(x), genes), noise) >= 256 * rate) / (1 - rate)
+        x = (x.view(len(x), genes, -1) * kept.unsqueeze(-1)).flatten(2)
+        weight = nets.first.view(x.shape[2], nets.count, -1).transpose(0, 1)
+        return torch.bmm(x, weight).transpose(0, 1).reshape(x.shape[1], -1)
+
+    def _losses(
+        self, output: dict[str, torch.Tensor], rows: torch.Tensor, smoothing: float
+    ) -> list[torch.Tensor]:
+        return [
+            per_cell(
+                output[labels.target.name],
+                labels.values[rows],
+                labels.target.kind,
+                weight,
+                smoothing,
+            )
+            for labels, weight in zip(self.cells.labels, self.weights, strict=True)
+        ]

@@ -1,0 +1,36 @@
+"""What a training is done with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training is done with; the methods' parameters describe each field."""
+
+    epochs: int
+    batch_size: int
+    hidden: tuple[int, ...]
+    batch_norm: bool
+    dropout: float
+    input_dropout: float | None
+    cells_per_gene: float
+    label_smoothing: float
+    weight_decay: float
+    standardize: bool
+    lr: float
+    lr_scores: float
+    beta: float
+    tau_start: float
+    tau_end: float
+    anneal: float
+    class_balance: float
+    folds: int
+    search_hidden: tuple[int, ...]
+    start: int
+    prior: float
+    steps: int
+    levels: tuple[float, ...]
+    members: int
+    held_out: bool

@@ -1,0 +1,142 @@
+"""YOTO's default: folds, levels, genes that held-out cells find, the fitted predictor."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from panelbench.methods import yoto
+
+from panelbench.method import Task, frozen_mapping
+from tests.test_yoto import N_CELLS, check_sizes, classes, make_task, outputs, run
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return make_task()
+
+
+def test_networks_of_the_folds_read_exactly_k_genes(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from panelbench.methods.yoto.search import Search
+
+    seen: list[tuple[int, bool]] = []
+    plain = Search.first_layer
+
+    def spied(self: Any, x: Any, weights: Any, k: int) -> Any:
+        changed = x.clone()
+        changed[:, k * self.encoding.steps :] = 1e6
+        hidden = plain(self, x, weights, k)
+        seen.append((k, bool((plain(self, changed, weights, k) == hidden).all())))
+        return hidden
+
+    monkeypatch.setattr(Search, "first_layer", spied)
+    run(task, epochs=5)
+    check_sizes(seen)
+
+
+def few_cells(seed: int) -> tuple[Task, set[str]]:
+    """600 cells, 3,000 genes, 12 types with three markers each, most counts lost."""
+    from panelbench.data import synthetic
+
+    cells = synthetic.make(
+        cells=600, genes=3000, types=(12,), markers=3, effect=12.0, dropout=0.6, seed=seed
+    )
+    counts = cells.X.toarray()
+    depth = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    codes = cells.obs["type_a"].cat.codes.to_numpy()
+    truth = {gene for genes in cells.uns["markers"].values() for gene in genes}
+    task = Task(
+        X=np.log1p(counts / depth * 1e4).astype(np.float32),
+        genes=np.asarray(cells.var_names, dtype=str),
+        targets={"type": classes("type", codes, 12)},
+        k=36,
+        seed=seed,
+    )
+    return task, truth
+
+
+def planted_found(preset: str, seeds: int, **params: Any) -> float:
+    """Mean number of the 36 planted genes among the best 36."""
+    from panelbench.methods.yoto import crossfit, training
+
+    found = []
+    for seed in range(seeds):
+        task, truth = few_cells(seed)
+        settings = yoto.settings(yoto.Params(preset=preset, **params))  # type: ignore[arg-type]
+        if preset == "joint":
+            genes = training.train(task, settings).genes[:36]
+        else:
+            search, _ = crossfit.learn_scores(task, settings)
+            genes = search.cells.genes[search.scores.topk(36).indices.numpy()]
+        found.append(len(truth & set(task.genes[genes])))
+    return float(np.mean(found))
+
+
+@pytest.mark.slow
+def test_most_planted_genes_are_found_where_cells_are_few_and_counts_are_lost() -> None:
+    """With the scores' gradient from each network's own cells it is 32 of 36."""
+    assert planted_found("default", 2) >= 33
+
+
+@pytest.mark.slow
+def test_one_network_judged_on_its_own_cells_finds_few_of_them() -> None:
+    assert planted_found("joint", 1, epochs=300) <= 18
+
+
+def test_folds_spread_classes_and_keep_groups_whole(task: Task) -> None:
+    from panelbench.methods.yoto.data import Cells
+    from panelbench.methods.yoto.folds import assign_folds
+
+    cells = Cells(task, standardize=True)
+    rng = np.random.default_rng(0)
+    fold = assign_folds(cells.labels, None, 3, rng)
+    for code in range(3):
+        sizes = np.bincount(fold[task.targets["type"].values == code])
+        assert sizes.max() - sizes.min() <= 1
+    groups = np.repeat(list("abcd"), [300, 100, 100, 100])
+    whole = assign_folds(cells.labels, groups, 3, rng)
+    assert all(len(set(whole[groups == group])) == 1 for group in "abcd")
+    assert sorted(np.bincount(whole)) == [100, 200, 300]
+    assert set(assign_folds(cells.labels, np.repeat(["a", "b"], 300), 3, rng)) == {0, 1}
+
+
+def test_two_cells_of_a_class_are_enough(task: Task) -> None:
+    values = task.targets["type"].values.copy()
+    rare = np.flatnonzero(values == 2)[2:]
+    values[rare] = 0
+    target = {"type": replace(task.targets["type"], values=values)}
+    found = run(replace(task, targets=frozen_mapping(target)), epochs=5)
+    assert np.isfinite(outputs(found, replace(task, targets=target))["type"]).all()
+    assert np.isfinite(found.info["curves"]["held:type"]).all()
+
+
+def test_levels_encode_a_gene_and_are_the_layer_of_the_predictor(task: Task) -> None:
+    import torch
+    from panelbench.methods.yoto.data import Cells
+    from panelbench.methods.yoto.encoding import Encoding
+
+    cells = Cells(task, standardize=True)
+    encoding = Encoding(cells, (0.0, 0.5, 1.0), np.random.default_rng(0))
+    genes = torch.tensor([7, 3])
+    x = cells.batch(np.arange(N_CELLS), genes)
+    steps = encoding(x, genes).numpy()
+    assert steps.shape == (N_CELLS, 6)
+    assert (steps >= 0).all()
+    assert np.argmin(np.asarray(task.X)[:, 7]) == np.argmin(steps[:, :3].sum(axis=1))
+    order = np.argsort(x[:, 0].numpy())
+    assert (np.diff(steps[order, :3], axis=0) >= 0).all(), "steps only rise with expression"
+    weight, bias = encoding.layer(genes)
+    above, below = np.split(np.maximum(x.numpy() @ weight + bias, 0), 2, axis=1)
+    np.testing.assert_allclose(above - below, steps, atol=1e-4)
+
+
+def test_input_dropout_is_chosen_on_held_out_cells_or_given(task: Task) -> None:
+    chosen = run(task, epochs=3).info["chosen"]
+    losses = {key: value for key, value in chosen.items() if key != "input_dropout"}
+    assert len(losses) == 3
+    assert min(losses, key=losses.__getitem__).endswith(str(chosen["input_dropout"]))
+    assert run(task, epochs=3, input_dropout=0.1).info["chosen"] == {"input_dropout": 0.1}
