@@ -19,17 +19,17 @@ import numpy as np
 from panelbench.records.store import Store
 
 ORDER = ("none", "all", "random", "hvg", "agl", "ridge", "mean")
-DEFAULT = {"strategy": "agl", "min_cells": "10"}
+DEFAULT = {"strategy": "agl", "min_cells": "10", "lr": "0.001"}
 
 
-def runs(results: Path) -> dict[tuple[int, str], dict[str, dict[int, Any]]]:
-    """Records by (fewest cells, method), then strategy, then seed; the newest of each."""
+def runs(results: Path) -> dict[tuple[int, str, str], dict[str, dict[int, Any]]]:
+    """Records by (fewest cells, rate, method), then strategy, then seed; the newest of each."""
     found: dict[Any, dict[str, dict[int, Any]]] = defaultdict(lambda: defaultdict(dict))
     for record in sorted(Store(results), key=lambda item: item.attempt):
         variant = record.asked.get("evaluator", "")
         if variant.startswith("imputation") and record.status == "ok":
-            params = DEFAULT | dict(re.findall(r"(\w+)=(\w+)", variant))
-            place = int(params["min_cells"]), record.address.method
+            params = DEFAULT | dict(re.findall(r"(\w+)=([\w.]+)", variant))
+            place = int(params["min_cells"]), params["lr"], record.address.method
             found[place][params["strategy"]][record.asked["seed"]] = record
     return found
 
@@ -53,13 +53,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path)
     found = runs(parser.parse_args().results)
-    for (min_cells, method), strategies in sorted(found.items()):
-        print(f"\n### {method}, genes expressed in at least {min_cells} cells\n")
+    for (min_cells, lr, method), strategies in sorted(found.items()):
+        print(f"\n### {method}, genes expressed in at least {min_cells} cells, rate {lr}\n")
         print(
             "| strategy | seeds | Pearson | minus none | minus all | Spearman | MSE | k | CPU s |"
         )
         print("|" + "---|" * 9)
-        for name in (item for item in ORDER if item in strategies):
+        for name in (item for item in ORDER if strategies.get(item)):
             mine = strategies[name]
             mean = {
                 metric: f"{np.mean([value(record, metric) for record in mine.values()]):.3f}"
