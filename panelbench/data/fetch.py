@@ -13,7 +13,6 @@ import contextlib
 import importlib.util
 import json
 import sys
-import uuid
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +20,7 @@ from panelbench.data.content import complaint
 from panelbench.data.download import Say, download, forget_leftovers, in_words, only_one
 from panelbench.data.specs import PACKAGE, DatasetSpec, SourceFile
 from panelbench.errors import DataError
+from panelbench.records.files import write_atomically
 from panelbench.records.keys import digest, file_sha256
 
 
@@ -253,11 +253,5 @@ def _digest_of(path: Path, downloads: Path) -> str:
     with contextlib.suppress(OSError):
         downloads.mkdir(parents=True, exist_ok=True)
         fresh = {**known, name: [*stamp, found]} if isinstance(known, dict) else {}
-        _write(memory, json.dumps(fresh, indent=1))
+        write_atomically(memory, json.dumps(fresh, indent=1))
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -50,7 +50,7 @@ def split_cells(
         int64 of shape (n_cells,): class codes of the first task, -1 where missing. Cells without
         a label are divided like a class of their own, but need not reach every part.
     spec
-        Scheme and fractions. With ``min_per_class`` the split follows MarkerMap (Nelson et al.
+        Scheme and fractions. With ``min_per_class`` the split follows MarkerMap (Gregory et al.
         2024): sizes rounded down for training and validation, reserved cells first, then one
         shuffle. Schemes by group take the fraction of groups, not of cells, and
         ``leave-one-group-out`` draws validation cells (a fraction of all) from the other groups.

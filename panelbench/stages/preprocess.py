@@ -7,8 +7,6 @@ fitted on training cells are not in the file: see `panelbench.stages.fold`.
 from __future__ import annotations
 
 import json
-import os
-import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +20,7 @@ from panelbench.data.read import read
 from panelbench.data.recipes import apply, resolve, split_recipe
 from panelbench.data.specs import GROUP, DatasetSpec, TaskSpec
 from panelbench.errors import ConfigError, DataError, hint
+from panelbench.records.files import replacing
 from panelbench.stages.prepared import INPUTS, STAMP
 
 if TYPE_CHECKING:
@@ -178,14 +177,6 @@ def _attach(
 
 def _write(adata: AnnData, target: Path) -> None:
     """Write a file that is complete or absent, also when the process is killed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            adata.write_h5ad(partial)
-        with partial.open("rb") as handle:
-            os.fsync(handle.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(target) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        adata.write_h5ad(partial)
