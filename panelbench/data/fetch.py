@@ -127,7 +127,7 @@ def _fetch_one(
         if wrong:
             raise DataError(f"{spec.id}: {path} {wrong}; delete it and try again")
         pin.parent.mkdir(parents=True, exist_ok=True)
-        _write(pin, f"{found}  {kept.name}\n")
+        write_atomically(pin, f"{found}  {kept.name}\n")
     elif found != expected:
         raise DataError(_mismatch(spec, file, path, expected, found, pin))
     return path
