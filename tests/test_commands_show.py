@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.tools import Bench
 
 RAISES = 'raise OSError("cannot open any of [/data/model.bin, /opt/model.bin] \\x1b[31m[bold]")'
@@ -58,3 +60,17 @@ def test_there_is_one_version_of_the_json_output(bench: Bench) -> None:
     failed = bench.call_here("list", "nothing", "--output", "json")
     listed = bench.call_here("list", "suites", "--output", "json")
     assert failed.json["format"] == listed.json["format"] == JSON_FORMAT
+
+
+def test_many_rows_are_plain_columns_with_the_same_texts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from panelbench.commands import show
+
+    rows = [(f"run {i} [x]", "done") for i in range(show._MANY + 1)]
+    show._print_rows(("run", "status"), rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["run", "status"] and len(lines) == len(rows) + 1
+    assert lines[1] == "run 0 [x]    done"
+    show._print_rows(("run", "status"), rows[:2])
+    assert "run 1 [x]" in capsys.readouterr().out

@@ -51,6 +51,22 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "
     return table
 
 
+_MANY = 500
+"""Rows beyond which a table is printed as plain columns: rich takes a millisecond for each."""
+
+
+def _print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of texts as a table, or in plain columns where there are many."""
+    if len(rows) <= _MANY:
+        _print(_table(columns, rows))
+        return
+    lines = [[printable(text) for text in row] for row in (columns, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+        print("  ".join(padded).rstrip())
+
+
 def _first_line(text: str, limit: int | None = None) -> str:
     return text.splitlines()[0][:limit] if text else ""
 
@@ -91,7 +107,7 @@ def states(found: Sequence[tuple[Run, State]], stages: Sequence[str], *, as_json
         (run.describe(), run.key[:10], state.status, _first_line(state.why, 100))
         for run, state in shown
     ]
-    _print(_table(("run", "key", "status", "why"), rows))
+    _print_rows(("run", "key", "status", "why"), rows)
     counts = Counter(state.status for _, state in shown)
     due = sum(state.due for _, state in shown)
     # An evaluation that waits is due as soon as its selection is there.
@@ -206,7 +222,7 @@ def listing(what: str, settings: Settings, datasets: Path | None, output: str) -
         print_json(**{what: lines})
         return 0
     columns = [name for name in (lines[0] if lines else {}) if name != "params"]
-    _print(_table(columns, [[_cell(line[name]) for name in columns] for line in lines]))
+    _print_rows(columns, [[_cell(line[name]) for name in columns] for line in lines])
     if not lines:
         print(f"no {what}")
     return 0

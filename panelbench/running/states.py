@@ -103,6 +103,7 @@ class States:
         self.store, self.retry, self.problems = store, retry, dict(problems or {})
         self.unrecorded: dict[str, State] = {}
         """Runs of this call whose end could not be written down, by key."""
+        self._selected: dict[str, State] = {}
 
     def of(self, run: Run, *, claimed: bool = False) -> State:
         """Where a run stands; `claimed` says that this process holds it."""
@@ -111,7 +112,16 @@ class States:
         return self.evaluate(run, claimed=claimed)
 
     def select(self, run: SelectRun, *, claimed: bool = False) -> State:
-        """Where a selection stands."""
+        """Where a selection stands; one that is done stays so, and is not looked up again."""
+        known = self._selected.get(run.key)
+        if known is not None and known.record is not None and ranks_enough(known.record, run.k):
+            return known
+        state = self._look_up(run, claimed)
+        if state.status is Status.DONE:
+            self._selected[run.key] = state
+        return state
+
+    def _look_up(self, run: SelectRun, claimed: bool) -> State:
         records = self.store.attempts(run.address)
         enough = [record for record in records if ranks_enough(record, run.k)]
         if records and not enough and not self._elsewhere(run, claimed):
