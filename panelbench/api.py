@@ -203,7 +203,7 @@ def inspect(
     request: Request, settings: Settings, shard: tuple[int, int] | None = None
 ) -> list[tuple[Run, State]]:
     """Where every run of a request stands; nothing is run."""
-    states = States(Store(settings.results), settings.retry)
+    states = States(Store(settings.results), settings.retry, once=True)
     plan = plan_for(request, settings, shard, download=False)
     runs: list[Run] = [*plan.selections, *plan.evaluations]
     return [(run, states.explain(run)) for run in runs]

@@ -62,6 +62,20 @@ def test_a_score_of_another_panel_is_stale(planned: Callable[..., Plan], tmp_pat
     assert (state.status, state.due, state.why) == (Status.STALE, True, "the panel has changed")
 
 
+def test_one_look_reads_a_selection_once(
+    planned: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, (select, evaluate) = Store(tmp_path), _runs(planned())
+    _write(store, select, "a1")
+    states, seen = States(store, once=True), []
+    plain = Store.attempts
+    monkeypatch.setattr(Store, "attempts", lambda self, a: seen.append(a) or plain(self, a))
+    assert [states.of(run).status for run in (select, evaluate, evaluate)] == [
+        Status.DONE, Status.TO_DO, Status.TO_DO,
+    ]  # fmt: skip
+    assert seen.count(select.address) == 1
+
+
 def test_failures_stand_until_they_are_to_be_retried(
     planned: Callable[..., Plan], tmp_path: Path
 ) -> None:

@@ -92,6 +92,8 @@ class States:
         Statuses that are to be done again.
     problems
         Data sets that are not available, by the name of their prepared file, with the reason.
+    once
+        Look each selection that is done up once: for one look at many runs.
     """
 
     def __init__(
@@ -99,8 +101,11 @@ class States:
         store: Store,
         retry: frozenset[str] = frozenset(),
         problems: Mapping[str, str] | None = None,
+        *,
+        once: bool = False,
     ) -> None:
         self.store, self.retry, self.problems = store, retry, dict(problems or {})
+        self.once = once
         self.unrecorded: dict[str, State] = {}
         """Runs of this call whose end could not be written down, by key."""
         self._selected: dict[str, State] = {}
@@ -112,7 +117,9 @@ class States:
         return self.evaluate(run, claimed=claimed)
 
     def select(self, run: SelectRun, *, claimed: bool = False) -> State:
-        """Where a selection stands; one that is done stays so, and is not looked up again."""
+        """Where a selection stands."""
+        if not self.once:
+            return self._look_up(run, claimed)
         known = self._selected.get(run.key)
         if known is not None and known.record is not None and ranks_enough(known.record, run.k):
             return known
