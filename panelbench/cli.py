@@ -221,16 +221,16 @@ def _run(values: dict[str, Any]) -> int:
     *(options.listing, options.place),
 )
 def _list(values: dict[str, Any]) -> int:
-    from panelbench.commands import show
+    from panelbench.commands import listing
 
-    return show.listing(values["what"], _settings(values), values["datasets"], values["output"])
+    return listing.listing(values["what"], _settings(values), values["datasets"], values["output"])
 
 
 @_command("show", "Show the records of one run.", options.show, options.place)
 def _show(values: dict[str, Any]) -> int:
-    from panelbench.commands import show
+    from panelbench.commands import listing
 
-    return show.run(values["run"], _settings(values), values["output"])
+    return listing.run(values["run"], _settings(values), values["output"])
 
 
 @_command("clean", "Delete leftovers, the cache or records.", options.clean, options.place)

@@ -65,12 +65,12 @@ def test_there_is_one_version_of_the_json_output(bench: Bench) -> None:
 def test_many_rows_are_plain_columns_with_the_same_texts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from panelbench.commands import show
+    from panelbench.commands import output
 
-    rows = [(f"run {i} [x]", "done") for i in range(show._MANY + 1)]
-    show._print_rows(("run", "status"), rows)
+    rows = [(f"run {i} [x]", "done") for i in range(output.MANY + 1)]
+    output.print_rows(("run", "status"), rows)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["run", "status"] and len(lines) == len(rows) + 1
     assert lines[1] == "run 0 [x]    done"
-    show._print_rows(("run", "status"), rows[:2])
+    output.print_rows(("run", "status"), rows[:2])
     assert "run 1 [x]" in capsys.readouterr().out

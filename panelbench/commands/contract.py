@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from panelbench.commands.show import print_json
+from panelbench.commands.output import print_json
 from panelbench.contract.rules import Outcome, Verdict
 from panelbench.errors import InputError, PanelbenchError, UnknownName
 from panelbench.records.code import module_file
