@@ -10,8 +10,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import pytest
-
 from panelbench.records.store import FORMAT, Store
 from tests.tools import IN_ORDER, Bench, method_source
 
@@ -198,8 +196,7 @@ def _slow_grid(bench: Bench) -> list[str]:
     return bench.own(*methods, "--k", "4", "--seed", "0", "--seed", "1")
 
 
-@pytest.mark.parametrize("after", [3.0, 6.0])
-def test_a_kill_of_everything_loses_only_what_was_running(bench: Bench, after: float) -> None:
+def test_a_kill_of_everything_loses_only_what_was_running(bench: Bench) -> None:
     args = _slow_grid(bench)
     front = subprocess.Popen(
         bench.command("run", *args),
@@ -210,7 +207,7 @@ def test_a_kill_of_everything_loses_only_what_was_running(bench: Bench, after: f
         start_new_session=True,
     )
     try:
-        front.wait(timeout=after)
+        front.wait(timeout=4.0)
     except subprocess.TimeoutExpired:
         front.send_signal(signal.SIGKILL)
         front.wait()
@@ -291,6 +288,8 @@ def test_an_interrupt_keeps_what_is_done(bench: Bench) -> None:
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+        # Whoever runs the tests in the background has interrupts ignored; commands inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not bench.records():
         assert front.poll() is None
