@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_near_matches_come_first_whatever_their_case() -> None:
     assert near_matches("cd3e", ["CD19", "CD3E", "CD3D", "MS4A1"])[0] == "CD3E"
+    assert near_matches("CELL_TYPE", ["cell_type", "state"]) == ["cell_type"]
     assert near_matches("zzz", ["CD19"]) == []
     assert len(near_matches("gene1", [f"gene{i}" for i in range(20)])) == 3
 
