@@ -20,7 +20,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from panelbench.errors import Fault, InputError, NotApplicable, PanelbenchError
 from panelbench.records.status import Status
@@ -285,6 +285,21 @@ def _child(order: Order, held: _Held, protocol: int, worker: int) -> None:
         send(do_run(order, order.job, held.cells, send))
 
 
+def _read_code(job: RunJob) -> None:
+    """Read the code that a run is compared with: here once, not anew in every child."""
+    from panelbench.records.code import code_digest
+    from panelbench.registry import discover, discover_evaluators
+    from panelbench.stages.questions import SelectQuestion
+
+    # Shipped code only; what is anybody's own is read, and imported, by the child.
+    with contextlib.suppress(Exception):
+        shipped: Any = discover().methods.get(job.place.method)
+        if not isinstance(job.question, SelectQuestion):
+            shipped = discover_evaluators().declared.get(job.question.evaluator)
+        for module in (*job.code, *([shipped.module] if shipped is not None else [])):
+            code_digest(module)
+
+
 def _preload(names: tuple[str, ...]) -> bool:
     """Import libraries before the fork; what cannot be imported fails in the child, visibly.
 
@@ -348,6 +363,8 @@ def serve(parent: int) -> None:
             held.read(order.job.prepared)
         else:
             held.drop()
+        if isinstance(order.job, RunJob):
+            _read_code(order.job)
         kills, worker = processes.kernel_kills(), os.getpid()
         pid = os.fork()
         if pid == 0:
