@@ -20,7 +20,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from panelbench.errors import Fault, InputError, NotApplicable, PanelbenchError
 from panelbench.records.status import Status
@@ -38,27 +38,13 @@ from panelbench.running.jobs import (
     decode_order,
     encode_reply,
 )
+from panelbench.running.preload import USED_BY_ALL, import_libraries, read_code
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from panelbench.stages.toolbox import Measured, Toolbox
 
-_PRELOAD = (
-    "numpy",
-    "scipy.sparse",
-    "pandas",
-    "anndata",
-    "sklearn.ensemble",
-    "sklearn.linear_model",
-    "sklearn.metrics",
-    "sklearn.neighbors",
-    "panelbench.stages.evaluation",
-    "panelbench.stages.preprocess",
-    "panelbench.stages.selection",
-)
-_IMPORT_NAMES = {"scikit-learn": "sklearn", "mrmr-selection": "mrmr", "scikit-misc": "skmisc",
-                 "scvi-tools": "scvi"}  # fmt: skip
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE}
 """Errors of the system that say something about the machine, not about the method."""
 
@@ -285,35 +271,6 @@ def _child(order: Order, held: _Held, protocol: int, worker: int) -> None:
         send(do_run(order, order.job, held.cells, send))
 
 
-def _read_code(job: RunJob) -> None:
-    """Read the code that a run is compared with: here once, not anew in every child."""
-    from panelbench.records.code import code_digest
-    from panelbench.registry import discover, discover_evaluators
-    from panelbench.stages.questions import SelectQuestion
-
-    # Shipped code only; what is anybody's own is read, and imported, by the child.
-    with contextlib.suppress(Exception):
-        shipped: Any = discover().methods.get(job.place.method)
-        if not isinstance(job.question, SelectQuestion):
-            shipped = discover_evaluators().declared.get(job.question.evaluator)
-        for module in (*job.code, *([shipped.module] if shipped is not None else [])):
-            code_digest(module)
-
-
-def _preload(names: tuple[str, ...]) -> bool:
-    """Import libraries before the fork; what cannot be imported fails in the child, visibly.
-
-    Returns
-    -------
-    Whether anything new was imported.
-    """
-    before = len(sys.modules)
-    for name in names:
-        with contextlib.suppress(Exception):
-            importlib.import_module(_IMPORT_NAMES.get(name, name.replace("-", "_")))
-    return len(sys.modules) > before
-
-
 class _Held:
     """The prepared data set that was used last, kept for the next runs on it."""
 
@@ -344,7 +301,7 @@ def serve(parent: int) -> None:
     processes.die_with_parent(parent, signal.SIGTERM)
     protocol = os.dup(1)
     os.dup2(2, 1)
-    _preload(_PRELOAD)
+    import_libraries(USED_BY_ALL)
     # What ships only: a module of the user's may do anything when it is imported.
     registry = importlib.import_module("panelbench.registry")
     registry.discover()
@@ -353,7 +310,7 @@ def serve(parent: int) -> None:
     gc.freeze()
     for line in sys.stdin.buffer:
         order = decode_order(line)
-        if _preload(order.job.preload):
+        if import_libraries(order.job.preload):
             # Frozen objects are not looked at by the children's garbage collections, which would
             # copy their pages; the data set must not be frozen, since children let go of it.
             held.drop()
@@ -364,7 +321,7 @@ def serve(parent: int) -> None:
         else:
             held.drop()
         if isinstance(order.job, RunJob):
-            _read_code(order.job)
+            read_code(order.job)
         kills, worker = processes.kernel_kills(), os.getpid()
         pid = os.fork()
         if pid == 0:
