@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from panelbench.data.fetch import source_checksum
 from panelbench.data.specs import DatasetSpec
-from panelbench.errors import ConfigError, InputError, near_matches
+from panelbench.errors import ConfigError, InputError
 from panelbench.records.files import write_atomically
 from panelbench.records.status import Status, exit_code
 from panelbench.records.store import Store
@@ -22,8 +22,9 @@ from panelbench.running.executor import Executor
 from panelbench.running.settings import Settings, default_cache, default_mirrors
 from panelbench.running.states import StageSummary, State, States
 from panelbench.stages.panel import panel_of
+from panelbench.suite.panels import check_panel, read_panel
 from panelbench.suite.plan import make_plan
-from panelbench.suite.request import Request, read_panel
+from panelbench.suite.request import Request
 from panelbench.suite.runs import Plan, Run, SelectRun
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def perform(
     )
     done = Done(plan)
     wanted = set(stages)
-    if request.panel is not None and "evaluate" in wanted:
+    if request.panel and "evaluate" in wanted:
         wanted.add("select")
 
     def finish(summary: StageSummary) -> None:
@@ -150,8 +151,8 @@ def perform(
         if wanted & {"preprocess", "select", "evaluate"}:
             finish(executor.preprocess(plan))
             _check_problems(plan, executor.states.problems)
-            if request.panel is not None:
-                _check_panel(request.panel, plan, executor)
+            for panel in request.panel:
+                _check_panel(panel, plan, executor)
         if "select" in wanted:
             finish(executor.select(plan))
         if out is not None:
@@ -244,18 +245,8 @@ def _check_panel(panel: Path, plan: Plan, executor: Executor) -> None:
     genes = read_panel(panel)
     for dataset in plan.datasets:
         path = executor.prepared(dataset)
-        if not path.exists():
-            continue
-        known = set(gene_names(path))
-        unknown = [gene for gene in genes if gene not in known]
-        if unknown:
-            near = near_matches(unknown[0], known)
-            hint = f"; near {unknown[0]}: {', '.join(near)}" if near else ""
-            shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-            raise InputError(
-                f"--panel {panel}: {len(unknown)} of {len(genes)} genes are not in data set "
-                f"{dataset.id}: {shown}{hint}"
-            )
+        if path.exists():
+            check_panel(panel, genes, gene_names(path), dataset.id)
 
 
 def run(
@@ -320,9 +311,11 @@ def run(
     for name in listed:
         if name in request and isinstance(request[name], str | int):
             request[name] = [request[name]]
-    for name in ("data", "panel", "datasets"):
+    for name in ("data", "datasets"):
         if isinstance(request.get(name), str):
             request[name] = Path(request[name])
+    if "panel" in request:
+        request["panel"] = _paths(request["panel"])
     settings = Settings(
         results=Path(results),
         cache=Path(cache) if cache else default_cache(),

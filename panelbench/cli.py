@@ -111,7 +111,7 @@ def _request(values: dict[str, Any]) -> Request:
         label=values.get("label") or (),
         target=values.get("target") or (),
         data_options=own,
-        panel=values.get("panel"),
+        panel=values.get("panel") or (),
         datasets=values.get("datasets"),
         **({"max_runs": values["max_runs"]} if values.get("max_runs") else {}),
     )

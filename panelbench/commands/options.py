@@ -157,8 +157,12 @@ def run(
 
 def panel(
     panel: Annotated[
-        Path | None,
-        _option(_OWN, "--panel", help="Score these genes: a CSV with a column gene, or a list."),
+        list[Path] | None,
+        _option(
+            _OWN,
+            "--panel",
+            help="Score these genes: a CSV with a column gene, or a list. Repeatable.",
+        ),
     ] = None,
 ) -> None:
     """Options of commands that can score any panel."""

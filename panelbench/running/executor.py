@@ -93,6 +93,9 @@ class Executor:
                 )
                 if outcome.status is not Status.OK:
                     self._problem(dataset, outcome.reason)
+                    continue
+                for note in read_facts(self.facts(dataset)).get("notes") or ():
+                    reporter.note(dataset.id, note)
         return summary
 
     def _problem(self, dataset: Dataset, reason: str) -> None:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from panelbench.records.status import Status
+from panelbench.text import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -80,6 +81,17 @@ class Reporter:
                 self._lines[run] = self._bars.add_task(f"  {run}", total=100)
             text = f"  {run} {message}".rstrip()
             self._bars.update(self._lines[run], completed=100 * fraction, description=text)
+
+    def note(self, what: str, text: str) -> None:
+        """Say something that people should know before they trust the numbers."""
+        if self._quiet:
+            return
+        line = f"note: {what}: {printable(text)}"
+        with self._lock:
+            if self._bars is None:
+                print(line, file=self._stream, flush=True)
+            else:
+                self._bars.console.print(line, markup=False, highlight=False)
 
     def done(
         self, run: str, status: Status, seconds: float, reason: str = "", *, cached: bool = False

@@ -214,9 +214,11 @@ class _Entrant:
     row: Row
     declared: Method | Broken
     params: Mapping[str, Any]
+    ks: Sequence[int] | None = None
 
     def sizes(self, ks: Sequence[int]) -> list[tuple[int, list[int | None]]]:
         """Genes to rank, each with the panel sizes that such a ranking serves."""
+        ks = self.ks or ks
         sizes = sorted(set(ks))
         if not self.row.declared.cut:
             return (
@@ -236,13 +238,14 @@ class _Entrant:
 def _entrant(entry: MethodEntry, registry: Registry, suite: SuiteSpec) -> _Entrant:
     if entry.method in registry.broken:
         broken = registry.broken[entry.method]
-        return _Entrant(Row(entry.method, entry.label or entry.method, entry.method), broken, {})
+        row = Row(entry.method, entry.label or entry.method, entry.method)
+        return _Entrant(row, broken, {}, entry.ks)
     method = registry.get(entry.method)
     params = make_params(method, entry.params, f" in suite {suite.name}")
     variant = variant_name(method.id, params)
     label = entry.label or variant.replace(method.id, method.label, 1)
     row = Row(variant, label, method.id, Declared.of(method))
-    return _Entrant(row, method, params_dict(params))
+    return _Entrant(row, method, params_dict(params), entry.ks)
 
 
 # -- runs ----------------------------------------------------------------------------------

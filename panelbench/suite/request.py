@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -13,8 +12,9 @@ import yaml
 
 from panelbench.data.catalogue import load_catalogues, own_data
 from panelbench.data.specs import DatasetSpec
-from panelbench.errors import ConfigError, InputError, UnknownName
+from panelbench.errors import ConfigError, UnknownName
 from panelbench.schema import load_yaml, parse, read_yaml
+from panelbench.suite.panels import read_panel
 from panelbench.suite.plan import MAX_RUNS
 from panelbench.suite.specs import DatasetEntry, EvaluatorEntry, MethodEntry, SuiteSpec
 
@@ -39,7 +39,7 @@ class Request:
         An ``.h5ad`` of one's own, with `label` (classes), `target` (numbers) and `data_options`
         (see `panelbench.data.catalogue.own_data`).
     panel
-        A file with genes to score.
+        Files with genes to score; each is a row of its own, at its own size unless `k` is given.
     datasets
         The catalogue, if not the usual one.
     max_runs
@@ -58,7 +58,7 @@ class Request:
     label: Sequence[str] = ()
     target: Sequence[str] = ()
     data_options: Mapping[str, Any] = field(default_factory=dict)
-    panel: Path | None = None
+    panel: Sequence[Path] = ()
     datasets: Path | None = None
     max_runs: int = MAX_RUNS
 
@@ -96,7 +96,7 @@ class Request:
             "title": f"Panels on {', '.join(datasets)}",
             "datasets": [self._entry(DatasetEntry(dataset=name)) for name in datasets],
             "methods": methods,
-            "ks": tuple(self.k) or self._panel_size() or DEFAULT_KS,
+            "ks": tuple(self.k) or self._panel_sizes() or DEFAULT_KS,
             "seeds": tuple(self.seed) or DEFAULT_SEEDS,
             "evaluators": [EvaluatorEntry(evaluator=name) for name in evaluators],
         }
@@ -149,10 +149,8 @@ class Request:
             for name in self.method
             if name not in {entry.method for entry in chosen}
         ]
-        if self.panel is not None:
-            genes = read_panel(self.panel)
-            given = MethodEntry(method="given", params={"genes": genes}, label=self.panel.stem)
-            chosen = [given, *(chosen if self.method else [])]
+        if self.panel:
+            chosen = [*self._panels(), *(chosen if self.method else [])]
         for method in params:
             if method not in {entry.method for entry in chosen}:
                 raise UnknownName("method", method, {e.method for e in chosen}, "--set")
@@ -161,8 +159,24 @@ class Request:
             for e in chosen
         ]
 
-    def _panel_size(self) -> tuple[int, ...]:
-        return (len(read_panel(self.panel)),) if self.panel is not None else ()
+    def _panels(self) -> list[MethodEntry]:
+        """A row for each panel that is given."""
+        stems = [path.stem for path in self.panel]
+        entries = []
+        for path in self.panel:
+            genes = read_panel(path)
+            short = next((k for k in self.k if k > len(genes)), None)
+            if short is not None:
+                raise ConfigError(f"--panel {path}: {len(genes)} genes, fewer than --k {short}")
+            label = path.stem if stems.count(path.stem) == 1 else str(path)
+            sizes = tuple(self.k) or (len(genes),)
+            entries.append(
+                MethodEntry(method="given", params={"genes": genes}, label=label, ks=sizes)
+            )
+        return entries
+
+    def _panel_sizes(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(len(read_panel(path)) for path in self.panel))
 
 
 def _narrowed(
@@ -219,45 +233,3 @@ def parse_sets(items: Sequence[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             raise ConfigError(f"--set {item}: cannot read the value {value!r}") from None
     return found
-
-
-def read_panel(path: Path) -> list[str]:
-    """Genes of a panel file, best first.
-
-    A CSV with a column ``gene`` (and perhaps ``rank`` to sort by), or one gene per line.
-
-    Raises
-    ------
-    InputError
-        When the file is missing, empty or names a gene twice.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"--panel {path}: no such file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"--panel {path}: not a text file in UTF-8") from None
-    except IsADirectoryError:
-        raise InputError(f"--panel {path}: a folder; give a CSV file") from None
-    lines = [line for line in text.splitlines() if line.strip()]
-    separator = "\t" if lines and "\t" in lines[0] else ","
-    rows = list(csv.reader(lines, delimiter=separator))
-    header = [cell.strip().lower() for cell in rows[0]] if rows else []
-    if "gene" in header:
-        body = [row for row in rows[1:] if len(row) > header.index("gene")]
-        if "rank" in header:
-            try:
-                body.sort(key=lambda row: float(row[header.index("rank")]))
-            except ValueError:
-                raise InputError(f"--panel {path}: column 'rank' holds no numbers") from None
-        genes = [row[header.index("gene")].strip() for row in body]
-    elif any(len(row) > 1 for row in rows):
-        raise InputError(f"--panel {path}: no column 'gene' among {', '.join(header)}")
-    else:
-        genes = [row[0].strip() for row in rows]
-    double = next((gene for gene in genes if genes.count(gene) > 1), None)
-    if double is not None:
-        raise InputError(f"--panel {path}: gene {double!r} is named twice")
-    if not genes:
-        raise InputError(f"--panel {path}: no genes in it")
-    return genes

@@ -16,11 +16,15 @@ _ONE_OR_MORE = BeforeValidator(lambda v: v if isinstance(v, list | tuple) else (
 
 
 class MethodEntry(Model):
-    """A row of a suite: a method with parameters, and a label for the tables."""
+    """A row of a suite: a method with parameters, and a label for the tables.
+
+    `ks` are its panel sizes where they are not the suite's: a panel that is given has its own.
+    """
 
     method: str
     params: dict[str, Any] = Field(default_factory=dict)
     label: str | None = None
+    ks: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)] | None = None
 
 
 class EvaluatorEntry(Model):
