@@ -50,6 +50,7 @@ class SeuratV3Params:
     needs="lognorm",
     libraries=("scanpy",),
     cite="Satija et al. 2015",
+    doi="10.1038/nbt.3192",
 )
 def seurat(task: Task, params: SeuratParams) -> Selection:
     """Genes by dispersion, normalised within bins of mean expression (Satija et al. 2015)."""
@@ -62,6 +63,7 @@ def seurat(task: Task, params: SeuratParams) -> Selection:
     needs="lognorm",
     libraries=("scanpy",),
     cite="Zheng et al. 2017",
+    doi="10.1038/ncomms14049",
 )
 def cell_ranger(task: Task, params: NoParams) -> Selection:
     """Genes by dispersion, normalised within quantiles of the mean (Zheng et al. 2017)."""
@@ -75,6 +77,7 @@ def cell_ranger(task: Task, params: NoParams) -> Selection:
     needs="counts",
     libraries=("scanpy", "scikit-misc"),
     cite="Stuart et al. 2019",
+    doi="10.1016/j.cell.2019.05.031",
 )
 def seurat_v3(task: Task, params: SeuratV3Params) -> Selection:
     """Genes by the variance of clipped, standardised raw counts (Stuart et al. 2019)."""

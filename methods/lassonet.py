@@ -76,6 +76,7 @@ class Params:
     gpu="optional",
     libraries=("lassonet", "torch"),
     cite="Lemhadri et al. 2021",
+    doi="10.48550/arXiv.1907.12207",
 )
 def select(task: Task, params: Params) -> Selection:
     """Genes by the penalty at which they leave a sparse network (Lemhadri et al. 2021).

@@ -51,6 +51,7 @@ _DECLARED: dict[str, Any] = {
     "memory_gb": 12.0,
     "libraries": ("numpy", "scikit-learn", "mrmr-selection"),
     "cite": "Ding & Peng 2003",
+    "doi": "10.1109/CSB.2003.1227396",
 }
 
 

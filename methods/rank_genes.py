@@ -46,7 +46,14 @@ class CosgParams:
 _MARKERS = {"supervised": True, "needs": "lognorm"}
 
 
-@method("t-test", label="t-test", cite="Welch 1947", libraries=("scanpy", "scipy"), **_MARKERS)
+@method(
+    "t-test",
+    label="t-test",
+    cite="Welch 1947",
+    doi="10.1093/biomet/34.1-2.28",
+    libraries=("scanpy", "scipy"),
+    **_MARKERS,
+)
 def t_test(task: Task, params: NoParams) -> Selection:
     """Markers by Welch's t-test of each class against the rest."""
     return _scanpy_test(task, "t-test")
@@ -56,6 +63,7 @@ def t_test(task: Task, params: NoParams) -> Selection:
     "t-test-overestim",
     label="t-test (overestimated variance)",
     cite="Wolf et al. 2018",
+    doi="10.1186/s13059-017-1382-0",
     libraries=("scanpy", "scipy"),
     **_MARKERS,
 )
@@ -64,7 +72,14 @@ def t_test_overestim(task: Task, params: NoParams) -> Selection:
     return _scanpy_test(task, "t-test_overestim_var")
 
 
-@method("wilcoxon", label="Wilcoxon", cite="Wilcoxon 1945", libraries=("scipy",), **_MARKERS)
+@method(
+    "wilcoxon",
+    label="Wilcoxon",
+    cite="Wilcoxon 1945",
+    doi="10.2307/3001968",
+    libraries=("scipy",),
+    **_MARKERS,
+)
 def wilcoxon(task: Task, params: NoParams) -> Selection:
     """Markers by the rank-sum test of each class against the rest."""
     return _rank_sum_test(task, ties=False)
@@ -74,6 +89,7 @@ def wilcoxon(task: Task, params: NoParams) -> Selection:
     "wilcoxon-tie",
     label="Wilcoxon (tie-corrected)",
     cite="Wilcoxon 1945",
+    doi="10.2307/3001968",
     libraries=("scipy",),
     **_MARKERS,
 )
@@ -87,6 +103,7 @@ def wilcoxon_tie(task: Task, params: NoParams) -> Selection:
     params=CosgParams,
     label="COSG",
     cite="Dai et al. 2022",
+    doi="10.1093/bib/bbab579",
     libraries=("cosg",),
     **_MARKERS,
 )

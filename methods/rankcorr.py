@@ -52,6 +52,7 @@ class Params:
     needs="prepared",
     libraries=("scipy",),
     cite="Vargo & Gilbert 2020",
+    doi="10.1186/s12859-020-03641-z",
 )
 def select(task: Task, params: Params) -> Selection:
     """Markers of all classes by sparse rank correlation (RankCorr, Vargo & Gilbert 2020).

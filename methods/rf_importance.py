@@ -41,7 +41,14 @@ _DECLARED: dict[str, Any] = {
 }
 
 
-@method("rf-importance", label="RF importance", regression=True, cite="Breiman 2001", **_DECLARED)
+@method(
+    "rf-importance",
+    label="RF importance",
+    regression=True,
+    cite="Breiman 2001",
+    doi="10.1023/A:1010933404324",
+    **_DECLARED,
+)
 def select(task: Task, params: Params) -> Selection:
     """Genes by their impurity importance in a random forest (Breiman 2001).
 
@@ -55,7 +62,9 @@ def select(task: Task, params: Params) -> Selection:
     return _rank(task, params, RandomForestClassifier)
 
 
-@method("smash", label="SMaSH", cite="Nelson et al. 2022", **_DECLARED)
+@method(
+    "smash", label="SMaSH", cite="Nelson et al. 2022", doi="10.1186/s12859-022-04860-2", **_DECLARED
+)
 def smash(task: Task, params: Params) -> Selection:
     """Genes by importance in a forest with balanced classes (SMaSH, Nelson et al. 2022).
 

@@ -65,6 +65,7 @@ class Params:
     needs="prepared",
     libraries=("scipy", "scikit-learn"),
     cite="Dumitrascu et al. 2021",
+    doi="10.1038/s41467-021-21453-4",
 )
 def select(task: Task, params: Params) -> Selection:
     """Genes whose weights keep the classes apart in a linear programme (Dumitrascu et al. 2021).

@@ -140,6 +140,7 @@ class ScviPredictor:
     minutes=600.0,
     libraries=("scvi-tools", "torch"),
     cite="Lopez et al. 2018",
+    doi="10.1038/s41592-018-0229-2",
 )
 def select(task: Task, params: Params) -> Selection:
     """Every gene by variance, with a model that draws all counts anew (scVI, Lopez et al. 2018).

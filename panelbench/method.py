@@ -279,8 +279,8 @@ class Method:
         Distributions whose versions can change the result; absent ones make a run skipped.
     helpers
         Modules outside the method's own whose source belongs to the method.
-    cite
-        Paper, as "Authors Year".
+    cite, doi
+        Paper, as "Authors Year", and its DOI if it has one (``10.1038/nbt.3192``).
     """
 
     id: str
@@ -307,6 +307,7 @@ class Method:
     libraries: tuple[str, ...] = ()
     helpers: tuple[str, ...] = ()
     cite: str = ""
+    doi: str = ""
 
     def __post_init__(self) -> None:
         check_declaration("method", self.id, self.params)

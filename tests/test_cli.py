@@ -386,6 +386,15 @@ def test_a_panel_for_numbers(bench: Bench) -> None:
     assert "mRMR-f" in table
 
 
+def test_a_split_by_the_label_itself_is_no_score_of_zero(bench: Bench) -> None:
+    bench.add_method("plain", IN_ORDER)
+    args = bench.own("--method", "plain", "--k", "4", "--group", "cell_type", "--evaluator", "knn")
+    found = bench.call("run", *args)
+    (scored,) = [r for r in bench.read() if r.stage == "evaluate"]
+    assert scored.status == "skipped" and "no class of cell_type is among both" in scored.reason
+    assert "is the split grouped by the label itself?" in found.out
+
+
 def test_no_donor_is_on_two_sides(bench: Bench) -> None:
     body = """
         return Selection(task.genes.tolist(), info={"groups": sorted(set(task.groups.tolist()))})

@@ -61,7 +61,7 @@ def test_symbols_against_ensembl_ids() -> None:
         check_panel(where, symbols, ids, "own")
     with pytest.raises(InputError, match="Ensembl ids and the data have gene symbols"):
         check_panel(where, ids[:2], symbols, "own")
-    with pytest.raises(InputError, match="1 of 2 genes .*: CD3E; near CD3E: CD3D"):
+    with pytest.raises(InputError, match=r"1 of 2 genes .*: CD3E; near CD3E: CD3D"):
         check_panel(where, ["CD3E", "LYZ"], symbols, "own")
     check_panel(where, ["LYZ"], symbols, "own")
 

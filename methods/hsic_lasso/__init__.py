@@ -63,6 +63,7 @@ class Params:
     memory_gb=12.0,
     libraries=("numpy", "scipy", "pyHSICLasso"),
     cite="Climente-González et al. 2019",
+    doi="10.1093/bioinformatics/btz333",
 )
 def select(task: Task, params: Params) -> Selection:
     """Rank the genes on a non-negative lasso path over block kernels by their coefficients.

@@ -51,6 +51,7 @@ _DECLARED: dict[str, Any] = {
     "gpu": "optional",
     "libraries": ("torch",),
     "cite": "Gregory et al. 2024",
+    "doi": "10.1038/s41540-024-00339-3",
 }
 
 
@@ -144,7 +145,7 @@ def select_unsupervised(task: Task, params: MarkerMapParams) -> Selection:
     params=ConcreteParams,
     label="Concrete VAE",
     reconstructs=True,
-    **_DECLARED | {"cite": "Abid et al. 2019"},
+    **_DECLARED | {"cite": "Abid et al. 2019", "doi": "10.48550/arXiv.1901.09346"},
 )
 def select_concrete(task: Task, params: ConcreteParams) -> Selection:
     """Panel and reconstruction by k relaxed choices that know nothing of each other.

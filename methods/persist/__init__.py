@@ -121,6 +121,7 @@ _DECLARED: dict[str, Any] = {
     "minutes": 240.0,
     "libraries": ("torch",),
     "cite": "Covert et al. 2023",
+    "doi": "10.1038/s41467-023-37392-1",
 }
 
 

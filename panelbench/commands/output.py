@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +20,7 @@ def print_json(**content: Any) -> None:
     print(json.dumps({"format": JSON_FORMAT, **content}, indent=1, sort_keys=True, default=str))
 
 
-def print_table(table: Table) -> None:
+def print_table(table: RenderableType) -> None:
     # In a pipe there is no width to fit into: long lines are better than cut ones.
     console = Console()
     if not console.is_terminal:

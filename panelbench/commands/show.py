@@ -16,9 +16,11 @@ from panelbench.commands.output import (
     text_table,
 )
 from panelbench.records.status import RETRIED, Status
+from panelbench.text import printable
 
 if TYPE_CHECKING:
     from panelbench.api import Done
+    from panelbench.report.results import Results
     from panelbench.running.settings import Settings
     from panelbench.running.states import State
     from panelbench.suite.runs import Run
@@ -89,6 +91,7 @@ def done(done: Done, settings: Settings, *, as_json: bool, shard: tuple[int, int
         from panelbench.report import terminal_table
 
         print_table(terminal_table(done.results))
+        _notes(done.results)
         if done.results.stale:
             print(
                 f"note: {done.results.stale} records were made with other code or library "
@@ -120,6 +123,19 @@ def _panels(states: Iterable[tuple[Run, State]], most: int = 40, genes: int = 8)
         print_table(text_table(("run", "genes, best first"), rows[:most]))
     if len(rows) > most:
         print(f"... and {len(rows) - most} more; --output json has all")
+
+
+def _notes(results: Results, most: int = 5) -> None:
+    """Say what scores leave out, each text once."""
+    texts = dict.fromkeys(
+        f"{line.dataset}, {line.task}, {line.evaluator.label}: {text}"
+        for line in results.scores
+        for text in line.notes
+    )
+    for text in list(texts)[:most]:
+        print(f"note: {printable(text)}")
+    if len(texts) > most:
+        print(f"... and {len(texts) - most} more notes; `panelbench show KEY` has a run's")
 
 
 def _unreadable(files: Mapping[Path, str]) -> None:

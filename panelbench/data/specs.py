@@ -144,6 +144,7 @@ class DatasetSpec(Model):
     markers: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     licence: str = ""
     citation: str = ""
+    doi: str = ""
     homepage: str = ""
 
     @model_validator(mode="after")

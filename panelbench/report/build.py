@@ -36,13 +36,14 @@ from panelbench.report.properties import (
 from panelbench.report.published import beside, published_grid, read
 from panelbench.report.ranks import Ranking, rankings, ranks_grid
 from panelbench.report.results import Results
+from panelbench.report.sources import bibtex, sources
 from panelbench.report.summary import Summary
 from panelbench.scoring.metrics import Metric
 from panelbench.suite.specs import FigureSpec, TableSpec
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
+    from rich.console import Group
 
 
 def build(results: Results, out: Path, reference: Path | None = None) -> list[Path]:
@@ -64,9 +65,9 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     each table of the suite and each figure that there are data for; ``methods``, ``ranks``,
     ``stability``, ``overlap-<data set>``, ``cost``, ``failures`` and ``published`` (``.md`` and
     ``.csv``; ``.tex`` for methods and ranks); ``ranks-<n>``, ``cost`` and ``training-<n>-...`` as
-    figures; ``genes.csv``, every gene of every panel; ``report.html``. Only ``cost``,
-    ``training``, ``failures`` and the page hold anything that differs between two executions of
-    the same runs. ``manifest.json`` lists them all.
+    figures; ``genes.csv``, every gene of every panel; ``references.bib``; ``report.html``. Only
+    ``cost``, ``training``, ``failures`` and the page hold anything that differs between two
+    executions of the same runs. ``manifest.json`` lists them all.
 
     Raises
     ------
@@ -101,7 +102,7 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     return [out / name for name in files]
 
 
-def terminal_table(results: Results) -> Table:
+def terminal_table(results: Results) -> Group:
     """First table of the suite for the terminal.
 
     It is as wide as its columns: print it on a console that is wide enough, or let rich wrap
@@ -170,6 +171,7 @@ def _texts(summary: Summary, parts: _Parts) -> Iterator[tuple[str, str]]:
     for item in (parts.stability, *parts.overlaps, parts.cost, parts.published):
         if item is not None:
             yield from _forms(item.name, item, suffixes=(".md", ".csv"))
+    yield "references.bib", bibtex(sources(summary.results))
     yield "genes.csv", to_csv(parts.genes, genes.COLUMNS)
     yield from _forms("failures", parts.failures, FAILURE_COLUMNS, suffixes=(".md", ".csv"))
 

@@ -191,6 +191,7 @@ def _dataset(dataset: Dataset, facts: Mapping[str, Any]) -> dict[str, Any]:
     known = {
         "title": spec.title,
         "citation": spec.citation,
+        "doi": spec.doi,
         "licence": spec.licence,
         "split": spec.split.model_dump(mode="json"),
         "markers": facts.get("markers"),

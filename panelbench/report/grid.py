@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 Mark = Literal["", "best", "second"]
 _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -182,19 +182,15 @@ def guarded(text: str) -> str:
     return text
 
 
-def rich_table(grid: Grid) -> Table:
-    """Turn a grid into a table for the terminal."""
+def rich_table(grid: Grid) -> Group:
+    """Turn a grid into a table for the terminal, with its title above and its notes below."""
     from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=Text(grid.title),
-        caption=Text("\n".join(_below(grid))),
-        box=SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-    )
+    table = Table(box=SIMPLE_HEAD)
     for i, column in enumerate(grid.header):
         text = Text("\n".join(level for level in column if level))
         table.add_column(text, justify="left" if i < grid.stubs else "right", no_wrap=i > 0)
@@ -203,7 +199,9 @@ def rich_table(grid: Grid) -> Table:
         table.add_row(
             *(Text.assemble((cell.text, styles[cell.mark]), cell.superscript) for cell in row)
         )
-    return table
+    # rich would squeeze a caption into the width of its table.
+    below = Text("\n".join(_below(grid)), style="italic")
+    return Group(Text(grid.title, style="bold"), table, Padding(below, (0, 0, 1, 2), expand=False))
 
 
 def _below(grid: Grid) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from panelbench.report.classes import ClassDetails
 from panelbench.report.genes import MethodPanels
 from panelbench.report.grid import Grid
+from panelbench.report.sources import sources
 from panelbench.report.summary import Summary
 
 
@@ -111,4 +112,5 @@ def render(page: Page) -> str:
         suite=page.summary.results.suite,
         tiles=tiles(page.summary),
         datasets=dataset_facts(page.summary),
+        sources=sources(page.summary.results),
     )

@@ -71,7 +71,8 @@ def at_hand(
     Raises
     ------
     NotApplicable
-        When no cell has a label on one side of the split, or the data lack what is read.
+        When no cell has a label on one side of the split, when the sides have no class in common,
+        or when the data lack what is read.
     """
     assert tools.selection is not None
     fold, cells = tools.fold(question.fold, question.seed), tools.prepared()
@@ -79,6 +80,11 @@ def at_hand(
     train = fold.take(cells, np.sort(np.concatenate([fold.train, fold.validation])))
     test = fold.take(cells, fold.test)
     truth_train, truth_test = target(train, labels), target(test, labels)
+    if not evaluator.kind and not _share_a_class(truth_train, truth_test):
+        raise NotApplicable(
+            f"no class of {labels.name} is among both the training and the test cells: is the "
+            "split grouped by the label itself?"
+        )
     if question.noise:
         truth_train = with_noise(truth_train, question.noise, question.seed)
     sides = _side(train, truth_train), _side(test, truth_test)
@@ -95,6 +101,14 @@ def at_hand(
         n_jobs=tools.n_jobs,
         progress=tools.progress,
     )
+
+
+def _share_a_class(train: Target, test: Target) -> bool:
+    """Whether a prediction can be right at all; a side without labels is another matter."""
+    sides = [target.values[target.observed] for target in (train, test)]
+    if train.kind != "classification" or not all(side.size for side in sides):
+        return True
+    return bool(np.intersect1d(*sides).size)
 
 
 def _side(cells: AnnData, labels: Target) -> Cells:

@@ -270,9 +270,7 @@ class _Runs:
         self._suite, self._code = suite, code
         self.selections: dict[str, SelectRun] = {}
         self.evaluations: dict[str, EvaluateRun] = {}
-        self._panels: dict[
-            str, list[Iterator[tuple[TaskSpec, int | None, Scorer, NoiseLevel]]]
-        ] = {}
+        self._panels: dict[str, list[Iterator[_Panel]]] = {}
 
     def keep(self, index: int, count: int) -> None:
         """Keep the selections of one of `count` shards of equal work, as far as it is known.

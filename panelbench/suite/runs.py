@@ -73,6 +73,7 @@ class Declared:
     nested: bool = True
     cut: bool = True
     cite: str = ""
+    doi: str = ""
 
     @classmethod
     def of(cls, method: Method) -> Declared:
@@ -86,6 +87,7 @@ class Declared:
             nested=method.nested,
             cut=method.cut,
             cite=method.cite,
+            doi=method.doi,
         )
 
 
