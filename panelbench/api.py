@@ -216,7 +216,7 @@ def _write_panel(run: SelectRun, states: States, out: Path) -> None:
     if state.record is None or state.record.status is not Status.OK:
         return
     result = state.record.result
-    panel = panel_of(result["ranking"], run.k)
+    panel = panel_of(result, run.k)
     scores = result.get("scores") or [""] * len(panel)
     buffer = io.StringIO()
     table = csv.writer(buffer, lineterminator="\n")

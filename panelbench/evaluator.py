@@ -10,10 +10,10 @@ An evaluator is a way to score a panel, a function in a module of its own::
     def score(given: Evaluation, params: Params) -> Scores: ...
 
 Of ``panelbench`` it imports this module and, where it needs them, `method` (`NoParams`, `Target`),
-`scoring` (metrics, what is made of predictions), `errors` (to say what does not fit) and `nn`;
-nothing else. It imports heavy libraries (scikit-learn, torch, pandas) inside functions. The rules
-that every evaluator keeps are in ``contract/evaluators.py``; ``panelbench test-evaluator FILE``
-tries them.
+`ranking`, `scoring` (metrics, what is made of predictions), `errors` (to say what does not fit)
+and `nn`; nothing else. It imports heavy libraries (scikit-learn, torch, pandas) inside functions.
+The rules that every evaluator keeps are in ``contract/evaluators.py``; ``panelbench test-evaluator
+FILE`` tries them.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ class Cells:
         Features of each cell (cells x features) where the data set has any, else None.
     groups
         Batch, donor or slide of each cell (str array), else None.
+    depth
+        Total count of each cell over all genes that were measured (float64), else None.
     """
 
     genes: np.ndarray
@@ -92,6 +94,7 @@ class Cells:
     read: Callable[[Needs], Matrix]
     inputs: np.ndarray | None = None
     groups: np.ndarray | None = None
+    depth: np.ndarray | None = None
 
     @property
     def n_cells(self) -> int:
@@ -137,12 +140,12 @@ class Trained:
     Attributes
     ----------
     genes
-        Genes it reads, perhaps more than the panel's.
+        Genes it reads, perhaps more than the panel's; none if it reads the cells' inputs.
     needs
         Representation it reads them in.
     predict
-        Probabilities of all classes (cells x classes), or regression outputs in the shape of the
-        target's values, for some cells.
+        Probabilities of all classes (cells x classes), or outputs in the shape of the target's
+        values, for some cells.
     reconstruct
         Expression of all genes for some cells, in the representation `needs`; only of methods
         that declare it.
@@ -267,6 +270,8 @@ class Evaluator:
         predictor's ``reconstruction`` of all genes; or how the panel goes with the ``features``
         of the cells (skipped where the data set has none). An evaluator of predictors with a
         parameter ``mode`` is run once in each mode of a method's predictor.
+    takes
+        Kinds of tasks that it scores; of expression targets it is given the primary ones.
     kind
         What its metrics are about when it is not the task, for example ``expression``: tables
         keep rows of different kinds apart. A ``view`` has no metrics, only arrays for pictures.
@@ -294,6 +299,7 @@ class Evaluator:
     params: type = NoParams
     label: str = ""
     reads: Reads = "panel"
+    takes: tuple[Kind, ...] = ("classification", "regression")
     kind: str = ""
     metrics: tuple[Metric, ...] = ()
     noisy: bool = False
@@ -327,10 +333,11 @@ class Evaluator:
     def can_score(self, method: Method) -> bool:
         """Whether a method leaves what this evaluator reads."""
         trains = method.predictor is not None
+        suits = ("expression" in self.takes) == method.expression
         return {
             "panel": True,
             "features": True,
-            "predictor": trains and method.supervised,
+            "predictor": trains and method.supervised and suits,
             "reconstruction": trains and method.reconstructs,
         }[self.reads]
 

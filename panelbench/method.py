@@ -41,38 +41,48 @@ if TYPE_CHECKING:
 else:
     Matrix: TypeAlias = Any
 
-Kind = Literal["classification", "regression"]
+Kind = Literal["classification", "regression", "expression"]
 Needs = Literal["counts", "lognorm", "binary", "prepared"]
 
 
 @dataclass(frozen=True)
 class Target:
-    """Labels of the training cells for one task.
+    """Labels of the training cells for one task, or the expression that is to be predicted.
 
     Attributes
     ----------
     name
         Name of the task, for example ``"cell_type"``.
     kind
-        ``"classification"`` or ``"regression"``.
+        ``"classification"``, ``"regression"`` or ``"expression"``.
     values
         Classification: int64 of shape (n_cells,), codes into `classes`, -1 where missing.
         Regression: float64 of shape (n_cells,) or (n_cells, n_outputs), NaN where missing.
+        Expression: float32 of shape (n_cells, n_outputs), log(1 + x); NaN where an output is not
+        known for a cell, which leaves the cell's other outputs as they are.
     classes
         Names of all classes of the data set in code order; a class may be absent from the
-        training cells. Empty for regression.
+        training cells. Empty unless classes are predicted.
+    outputs
+        Names of what is predicted, of expression targets only.
+    primary
+        Bool of shape (n_outputs,): outputs that are scored. The others may be trained on.
     """
 
     name: str
     kind: Kind
     values: np.ndarray
     classes: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    primary: np.ndarray | None = None
 
     @property
     def observed(self) -> np.ndarray:
         """Bool of shape (n_cells,): which cells have this label."""
         if self.kind == "classification":
             return np.asarray(self.values >= 0)
+        if self.kind == "expression":
+            return np.asarray(~np.isnan(self.values).all(axis=1))
         return np.asarray(~np.isnan(self.values).reshape(len(self.values), -1).any(axis=1))
 
 
@@ -177,14 +187,14 @@ class Predictor(Protocol):
     """
 
     genes: Sequence[str]
-    """Genes it reads, in the column order of the matrices it is given."""
+    """Genes it reads, in the column order of the matrices it is given; none if it reads inputs."""
 
     def predict_proba(self, task: str, X: np.ndarray) -> np.ndarray:
         """Class probabilities, shape (n_cells, n_classes), columns as `Target.classes`."""
         ...
 
     def predict(self, task: str, X: np.ndarray) -> np.ndarray:
-        """Regression outputs, shape (n_cells,) or (n_cells, n_outputs)."""
+        """Outputs, (n_cells,) or (n_cells, n_outputs); of expression targets the primary ones."""
         ...
 
     # A method that declares `modes` also offers ``in_mode(name) -> Predictor``: the same
@@ -209,19 +219,23 @@ class Selection:
     Attributes
     ----------
     ranking
-        Gene names, best first, unique, at least `Task.k` of them.
+        Gene names, best first, unique, at least `Task.k` of them. Of expression targets, names of
+        outputs.
     scores
         One finite number per ranked gene (optional).
     predictor
         A trained predictor (optional; the method must declare its class).
     info
         Anything worth keeping that JSON can hold: traces, convergence, warnings.
+    size
+        How many of the ranking make the panel, of a method that declares `sizes_itself`.
     """
 
     ranking: Sequence[str]
     scores: Sequence[float] | np.ndarray | None = None
     predictor: Predictor | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -251,6 +265,11 @@ class Method:
         One selection serves all tasks at once; otherwise one selection per task.
     regression
         Accepts regression targets.
+    expression
+        Takes expression targets, and no others.
+    reads
+        What it and its predictor predict from: ``"genes"``, or the cells' ``"inputs"``
+        (`Task.inputs`); it is not run where there are none.
     predictor
         Class of the predictor it may return, or None.
     modes
@@ -265,6 +284,8 @@ class Method:
         One ranking serves every k: its first k genes do not depend on the k asked for.
     cut
         The panel is the first k genes of the ranking; False for a control that keeps them all.
+    sizes_itself
+        The size of the panel is the method's result, `Selection.size`, and not asked for.
     needs
         Representation of `Task.X`: raw counts, log-normalised, binary (0/1) or as prepared.
     gpu
@@ -291,6 +312,8 @@ class Method:
     supervised: bool = False
     multitask: bool = False
     regression: bool = False
+    expression: bool = False
+    reads: Literal["genes", "inputs"] = "genes"
     predictor: type[Predictor] | None = None
     modes: tuple[str, ...] = ()
     reconstructs: bool = False
@@ -298,6 +321,7 @@ class Method:
     end_to_end: bool = False
     nested: bool = True
     cut: bool = True
+    sizes_itself: bool = False
     needs: Needs = "prepared"
     gpu: Literal["no", "optional", "required"] = "no"
     deterministic: bool = True

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from panelbench.methods import agl
-from panelbench.methods.agl.ordering import dispersion_scores
 from panelbench.methods.hvg import SeuratParams, seurat
 
 from panelbench.errors import ConfigError, InputError, NotApplicable
 from panelbench.method import Task, frozen_mapping
 from panelbench.params import validated
+from panelbench.ranking import dispersion_scores
 from tests.agl_planted import generators
 
 N_CELLS, N_TRAIN, N_GENES, N_FEATURES = 90, 60, 60, 6

@@ -9,20 +9,22 @@ genes (`hyper`, `training`). What remains is a predictor (`predictor`) and the c
 The order is that of Seurat's highly variable genes and is not learned. The cut says how far down
 the list genes are useful as training targets, not which genes are worth measuring.
 
-This package is used from Python (`fit`) and, on panels, through the evaluator `imputation`; it
-declares no selection method, since what it needs, inputs and expression targets, is not part of a
-selection task.
+Expression targets are its tasks (`expression` declares the methods); panels are scored by the same
+training through the evaluator `imputation`; and `fit` is for use from Python.
 
 Source: Shiku et al. 2026, AAAI 40 (arXiv 2511.18336).
 """
 
 from __future__ import annotations
 
+from panelbench.ranking import dispersion_order
+
 from .baselines import LinearPredictor, fit_mean, fit_ridge
 from .cells import Problem
 from .correlations import gene_correlations, mean_correlation
 from .estimator import Fitted, fit
-from .ordering import Roles, assign_roles, dispersion_order
+from .expression import OutputsPredictor
+from .ordering import Roles, assign_roles
 from .params import SCHEDULES, Hyper, Params, Schedule, Strategy, settings
 from .predictor import AglPredictor
 
@@ -32,6 +34,7 @@ __all__ = [
     "Fitted",
     "Hyper",
     "LinearPredictor",
+    "OutputsPredictor",
     "Params",
     "Problem",
     "Roles",

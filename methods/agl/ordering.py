@@ -1,9 +1,7 @@
 """Which genes are primary, and the order in which the others are auxiliary.
 
-The order is that of Seurat's highly variable genes: dispersion, standardised within bins of mean
-expression. It is not learned, and a list cut from it is a list of variable genes.
-
-Source: Satija et al. 2015, as `scanpy.pp.highly_variable_genes` with flavour ``"seurat"`` has it.
+The order is that of Seurat's highly variable genes (`panelbench.ranking.dispersion_order`). It is
+not learned, and a list cut from it is a list of variable genes.
 """
 
 from __future__ import annotations
@@ -14,68 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from panelbench.errors import InputError
-
-_BINS = 20
-
-
-def dispersion_scores(expression: np.ndarray, n_bins: int = _BINS) -> np.ndarray:
-    """Normalised dispersion of each gene over the cells where it is known.
-
-    Parameters
-    ----------
-    expression
-        Shape (n_cells, n_genes), log(1 + x); NaN where missing.
-    n_bins
-        Equally wide bins of log(1 + mean).
-
-    Returns
-    -------
-    float32, NaN for a gene that is never expressed. A gene alone in its bin has 1.
-    """
-    import pandas as pd
-
-    moments = [
-        _moments(expression[:, start : start + 1024])
-        for start in range(0, expression.shape[1], 1024)
-    ]
-    mean, variance = (np.concatenate(parts) for parts in zip(*moments, strict=True))
-    mean = np.where(mean == 0, 1e-12, mean)
-    ratio = variance / mean
-    dispersion = np.log(np.where(ratio == 0, np.nan, ratio))
-    table = pd.DataFrame({"value": dispersion, "bin": pd.cut(np.log1p(mean), n_bins, labels=False)})
-    groups = table.groupby("bin")["value"]
-    average, spread = groups.transform("mean"), groups.transform("std")
-    alone = spread.isna() & table["value"].notna()
-    score = (table["value"] - average.mask(alone, 0)) / spread.mask(alone, table["value"])
-    # Sums in another order must not decide a tie.
-    return np.asarray(score, dtype=np.float32)
-
-
-def _moments(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance (by n - 1) of expression before the logarithm; 0 where never known."""
-    values = np.expm1(part.astype(np.float64))
-    seen = ~np.isnan(values)
-    n = seen.sum(axis=0)
-    mean = np.nansum(values, axis=0) / np.maximum(n, 1)
-    squares = np.nansum(np.square(values - mean), axis=0)
-    return mean, squares / np.maximum(n - 1, 1)
-
-
-def dispersion_order(expression: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Genes by normalised dispersion, best first, and their scores in the genes' own order.
-
-    Ties go to the larger variance of `expression`, then to the earlier gene; genes without a score
-    are last.
-    """
-    scores = dispersion_scores(expression)
-    seen = ~np.isnan(expression)
-    n = np.maximum(seen.sum(axis=0), 1)
-    filled = np.where(seen, expression, 0).astype(np.float64)
-    mean = filled.sum(axis=0) / n
-    variances = np.where(seen, np.square(filled - mean), 0).sum(axis=0) / n
-    unscored = np.isnan(scores)
-    keys = (-variances, np.where(unscored, 0, -scores), unscored, variances == 0)
-    return np.lexsort(keys), scores
+from panelbench.ranking import dispersion_order
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,11 @@ Hyper = Literal["fast", "faithful"]
 
 
 @dataclass(frozen=True)
-class Params:
-    """Parameters; the schedule gives the values of those that are None.
+class Training:
+    """How a network is trained; the schedule gives the values of those that are None.
 
     Attributes
     ----------
-    strategy
-        Which auxiliary genes count: ``"agl"`` the first k by variability, k learned; ``"all"``;
-        ``"none"``; ``"hvg"`` the first `n_auxiliary`; ``"random"`` as many at random; ``"amal"``
-        one learned weight per gene; ``"uncertainty"`` all genes, weighted by their losses.
-    n_auxiliary
-        How many auxiliary genes ``"hvg"`` and ``"random"`` take.
     schedule
         ``"code"``: from the epoch `warmup` on, every epoch first moves the cut and then trains, as
         the published code does. ``"paper"``: training until it gains nothing more, then the cut
@@ -63,12 +57,8 @@ class Params:
     within_groups
         Centre outputs within each group of cells (slide, donor) of a batch, so that the
         differences between groups are not rewarded.
-    min_cells
-        Genes expressed in fewer training cells are left out.
     """
 
-    strategy: Strategy = "agl"
-    n_auxiliary: Annotated[int, Ge(1)] | None = None
     schedule: Schedule = "code"
     hyper: Hyper = "fast"
     inner_steps: Annotated[int, Ge(1)] | None = None
@@ -88,6 +78,32 @@ class Params:
     patience: Annotated[int, Ge(1)] = 20
     split_validation: bool = False
     within_groups: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hyper == "fast" and self.normalizer == "attached":
+            raise ValueError("normalizer attached needs hyper faithful")
+        if not self.hidden:
+            raise ValueError("hidden: without a shared layer auxiliary genes change nothing")
+
+
+@dataclass(frozen=True)
+class Params(Training):
+    """Parameters of the estimator.
+
+    Attributes
+    ----------
+    strategy
+        Which auxiliary genes count: ``"agl"`` the first k by variability, k learned; ``"all"``;
+        ``"none"``; ``"hvg"`` the first `n_auxiliary`; ``"random"`` as many at random; ``"amal"``
+        one learned weight per gene; ``"uncertainty"`` all genes, weighted by their losses.
+    n_auxiliary
+        How many auxiliary genes ``"hvg"`` and ``"random"`` take.
+    min_cells
+        Genes expressed in fewer training cells are left out.
+    """
+
+    strategy: Strategy = "agl"
+    n_auxiliary: Annotated[int, Ge(1)] | None = None
     min_cells: Annotated[int, Ge(1)] = 3
 
     def __post_init__(self) -> None:
@@ -95,10 +111,7 @@ class Params:
         if counted != (self.n_auxiliary is not None):
             wanted = "needs n_auxiliary" if counted else "takes no n_auxiliary"
             raise ValueError(f"strategy {self.strategy} {wanted}, found {self.n_auxiliary}")
-        if self.hyper == "fast" and self.normalizer == "attached":
-            raise ValueError("normalizer attached needs hyper faithful")
-        if not self.hidden:
-            raise ValueError("hidden: without a shared layer auxiliary genes change nothing")
+        super().__post_init__()
 
 
 SCHEDULES: dict[Schedule, dict[str, Any]] = {

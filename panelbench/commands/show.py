@@ -35,7 +35,7 @@ def _line(run: Run, state: State) -> dict[str, Any]:
     if state.status == "done" and state.record is not None:
         found = state.record.result
         if isinstance(run, SelectRun):
-            result = {"genes": panel_of(found.get("ranking", ()), run.k)}
+            result = {"genes": panel_of(found, run.k)}
         else:
             result = {"metrics": found.get("metrics", {})}
     return {

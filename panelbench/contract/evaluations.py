@@ -25,6 +25,7 @@ def planted(
     panel: tuple[str, ...] = MARKERS,
     *,
     regression: bool = False,
+    expression: bool = False,
     sparse: bool = False,
     train_labels: np.ndarray | None = None,
     test_labels: np.ndarray | None = None,
@@ -33,6 +34,8 @@ def planted(
     """An evaluation on the planted data, with a predictor that was trained on the panel."""
     order = np.random.default_rng(5).permutation(tasks.N_CELLS)
     truth = tasks.expression() if regression else tasks.cell_type()
+    if expression:
+        truth = _primary(tasks.outputs())
     sides = []
     for rows, labels in ((order[:N_TRAIN], train_labels), (order[N_TRAIN:], test_labels)):
         values = truth.values[rows] if labels is None else labels
@@ -45,6 +48,14 @@ def planted(
     return Evaluation(panel, sides[0], sides[1], **options)
 
 
+def _primary(target: Target) -> Target:
+    """The outputs that an evaluator is given."""
+    assert target.primary is not None
+    names = tuple(np.array(target.outputs)[target.primary].tolist())
+    values = target.values[:, target.primary]
+    return replace(target, values=values, outputs=names, primary=np.ones(len(names), dtype=bool))
+
+
 def _side(rows: np.ndarray, target: Target, sparse: bool) -> Cells:
     matrices: dict[Needs, Matrix] = {
         needs: tasks.locked(tasks.represent(tasks.counts(), needs)[rows], sparse)
@@ -53,9 +64,9 @@ def _side(rows: np.ndarray, target: Target, sparse: bool) -> Cells:
     target.values.setflags(write=False)
     inputs = tasks.locked(np.random.default_rng(11).normal(size=(len(rows), 12)))
     assert isinstance(inputs, np.ndarray)
-    return Cells(
-        GENES, target, matrices.__getitem__, inputs, np.array(["a", "b"])[np.arange(len(rows)) % 2]
-    )
+    groups = np.array(["a", "b"])[np.arange(len(rows)) % 2]
+    depth = tasks.counts()[rows].sum(axis=1, dtype=np.float64)
+    return Cells(GENES, target, matrices.__getitem__, inputs, groups, depth)
 
 
 def _trained(train: Cells, panel: tuple[str, ...]) -> Trained:
@@ -68,7 +79,7 @@ def _trained(train: Cells, panel: tuple[str, ...]) -> Trained:
 
     def predict(some: Cells) -> np.ndarray:
         found = np.asarray(train.target.values[neighbour(some)])
-        if train.target.kind == "regression":
+        if train.target.kind != "classification":
             return found
         return np.asarray(np.eye(len(train.target.classes))[found])
 

@@ -19,7 +19,7 @@ from panelbench.errors import NotApplicable
 from panelbench.evaluator import Evaluation, Evaluator, Scores
 from panelbench.stages.evaluation import check, stored
 
-OFFERED = ("evaluator", "method", "scoring", "errors", "nn")
+OFFERED = ("evaluator", "method", "ranking", "scoring", "errors", "nn")
 """Parts of panelbench that an evaluator may import."""
 
 
@@ -53,8 +53,17 @@ class EvaluatorTrial:
         return self.evaluator.score(given, self.params)
 
     def run(self, panel: tuple[str, ...] = MARKERS, **options: Any) -> Scores:
-        """Score a panel on the planted data (see `evaluations.planted`)."""
-        return self.score(planted(panel, **options))
+        """Score a panel on the planted data (see `evaluations.planted`), for a task it takes."""
+        return self.score(self.planted(panel, **options))
+
+    def planted(self, panel: tuple[str, ...] = MARKERS, **options: Any) -> Evaluation:
+        """The planted data with a task that it takes."""
+        return planted(panel, **{"expression": self.for_expression, **options})
+
+    @property
+    def for_expression(self) -> bool:
+        """Whether it scores expression targets, and classes not."""
+        return "classification" not in self.evaluator.takes
 
     @cached_property
     def usual(self) -> Scores:
@@ -105,7 +114,7 @@ def says_what_it_is(trial: EvaluatorTrial) -> None:
 
 @RULES.rule
 def imports_what_is_offered(trial: EvaluatorTrial) -> None:
-    """Of panelbench its module imports evaluator, method, scoring, errors and nn only."""
+    """Of panelbench its module imports evaluator, method, ranking, scoring, errors and nn only."""
     imports_only(trial.evaluator.module, OFFERED)
 
 
@@ -118,7 +127,7 @@ def imports_heavy_libraries_late(trial: EvaluatorTrial) -> None:
 @RULES.rule
 def gives_what_it_declares(trial: EvaluatorTrial) -> None:
     """It gives metrics that it declares, within their range, or arrays for pictures."""
-    check(trial.usual, trial.evaluator, planted())
+    check(trial.usual, trial.evaluator, trial.planted())
     demand(trial.usual.metrics or trial.usual.arrays, "gives no metric and no array")
 
 
@@ -143,7 +152,7 @@ def same_seed_same_scores(trial: EvaluatorTrial) -> None:
 def leaves_inputs_alone(trial: EvaluatorTrial) -> None:
     """It writes into nothing that it is given."""
     for sparse in (False, True):
-        given, fresh = planted(sparse=sparse), planted(sparse=sparse)
+        given, fresh = trial.planted(sparse=sparse), trial.planted(sparse=sparse)
         trial.score(given)
         for name in ("train", "test"):
             used, unused = getattr(given, name), getattr(fresh, name)
@@ -219,8 +228,12 @@ def markers_and_noise(trial: EvaluatorTrial) -> tuple[float, float]:
 def predicts_without_the_test_labels(trial: EvaluatorTrial) -> None:
     """With other test labels it predicts the same; where it predicts nothing, nothing changes."""
     first = trial.usual
-    second = trial.run(test_labels=np.full(tasks.N_CELLS - N_TRAIN, 1))
+    other = np.full(tasks.N_CELLS - N_TRAIN, 1)
+    if trial.for_expression:
+        other = trial.planted().test.target.values[:, ::-1]
+    second = trial.run(test_labels=other)
     about_tasks = {"classification", "regression"} & {m.kind for m in trial.evaluator.metrics}
+    about_tasks |= {"expression"} if trial.for_expression else set()
     demand(first.predicted is not None or not about_tasks,
            "does not say what it predicts: Scores(predicted=...)")  # fmt: skip
     if first.predicted is None:
@@ -229,7 +242,8 @@ def predicts_without_the_test_labels(trial: EvaluatorTrial) -> None:
     else:
         same = np.array_equal(first.predicted, np.asarray(second.predicted))
         demand(same, "its predictions change with the test labels")
-    for name in first.arrays.keys() - {"codes"}:
+    # How well each output is predicted is told in arrays too.
+    for name in () if trial.for_expression else first.arrays.keys() - {"codes"}:
         same = np.array_equal(first.arrays[name], second.arrays[name])
         demand(same, f"its array {name!r} changes with the test labels")
 
@@ -237,6 +251,8 @@ def predicts_without_the_test_labels(trial: EvaluatorTrial) -> None:
 @RULES.rule
 def reads_training_labels_as_declared(trial: EvaluatorTrial) -> None:
     """What noisy declares is true: it trains on the labels of the training cells, or not."""
+    if trial.for_expression:
+        raise NotAsked("scores expression targets, which have no label noise")
     # Where a suite asks for label noise, those that train on labels are given noisy ones.
     shuffled = np.random.default_rng(1).permutation(planted().train.target.values)
     same = stored(trial.usual) == stored(trial.run(train_labels=shuffled))
@@ -248,6 +264,8 @@ def reads_training_labels_as_declared(trial: EvaluatorTrial) -> None:
 @RULES.rule
 def copes_with_rare_classes(trial: EvaluatorTrial) -> None:
     """A class may have no training cell, or no test cell."""
+    if trial.for_expression:
+        raise NotAsked("takes no classes")
     # Class 1 has no training cell, class 2 no test cell.
     sides = (planted().train.target.values, 1), (planted().test.target.values, 2)
     train, test = (np.where(codes == missing, 0, codes) for codes, missing in sides)
@@ -257,7 +275,17 @@ def copes_with_rare_classes(trial: EvaluatorTrial) -> None:
 @RULES.rule
 def copes_with_one_gene(trial: EvaluatorTrial) -> None:
     """A panel may be one gene."""
-    _checked(trial, planted(MARKERS[:1]))
+    _checked(trial, trial.planted(MARKERS[:1]))
+
+
+@RULES.rule
+def copes_with_missing_outputs(trial: EvaluatorTrial) -> None:
+    """Of expression targets, a cell may lack some, and one may be lacking in all test cells."""
+    if not trial.for_expression:
+        raise NotAsked("takes no expression targets")
+    values = trial.planted().test.target.values.copy()
+    values[::4, 1], values[:, 2] = np.nan, np.nan
+    _checked(trial, trial.planted(test_labels=values))
 
 
 @RULES.rule

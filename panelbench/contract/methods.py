@@ -16,7 +16,13 @@ from panelbench.contract.watch import leaves_random_states, starts_no_process
 from panelbench.errors import NotApplicable
 from panelbench.method import Matrix, Method, Predictor, Selection, Target, Task
 from panelbench.ranking import gene_variances
-from panelbench.stages.selection import check, outputs, resolve_device, saved_predictor
+from panelbench.stages.selection import (
+    check,
+    outputs,
+    read_of,
+    resolve_device,
+    saved_predictor,
+)
 
 OFFERED = ("method", "ranking", "errors", "nn")
 """Parts of panelbench that a method may import."""
@@ -53,7 +59,7 @@ class MethodTrial:
 
     def run(self, **options: Any) -> tuple[Task, Selection]:
         """Run it on a task (see `tasks.make_task`); one that refuses classes gets numbers."""
-        if not self.takes_classes:
+        if not self.takes_classes and not self.method.expression:
             options.setdefault("target", tasks.expression())
         task = tasks.make_task(self.method, **options)
         return task, self.method.select(task, self.params)
@@ -66,6 +72,8 @@ class MethodTrial:
     @cached_property
     def takes_classes(self) -> bool:
         """Whether it takes class labels, which a method for regression may refuse."""
+        if self.method.expression:
+            return False
         if not (self.method.supervised and self.method.regression):
             return True
         try:
@@ -162,7 +170,7 @@ def leaves_inputs_alone(trial: MethodTrial) -> None:
 
 def _numbers_of(task: Task) -> Target | None:
     target = next(iter(task.targets.values()), None)
-    return target if target is not None and target.kind == "regression" else None
+    return target if target is not None and target.kind != "classification" else None
 
 
 def _same(a: Matrix, b: Matrix) -> bool:
@@ -184,6 +192,10 @@ def reads_its_labels(trial: MethodTrial) -> None:
     """With shuffled labels a supervised method ranks otherwise."""
     if not trial.method.supervised:
         raise NotAsked("declared unsupervised: it gets no labels")
+    if trial.method.expression:
+        other = not _same_result(trial, trial.run(target=tasks.outputs(reverse=True)))
+        demand(other, "predicts and ranks the same when every output has the values of another")
+        return
     order = np.random.default_rng(5).permutation(tasks.N_CELLS)
     if not trial.takes_classes:
         shuffled = trial.run(target=tasks.expression(order))
@@ -193,6 +205,39 @@ def reads_its_labels(trial: MethodTrial) -> None:
     plain = trial.run(target=tasks.cell_type()) if trial.method.multitask else trial.usual
     other = _ranking(plain) != _ranking(shuffled)
     demand(other, "shuffled labels change nothing; declare supervised=False if it reads none")
+
+
+def _same_result(trial: MethodTrial, other: tuple[Task, Selection]) -> bool:
+    """Whether a run ranks and predicts what the usual one does, from the usual inputs."""
+    predicted = []
+    for _, found in (trial.usual, other):
+        task = trial.usual[0]
+        if found.predictor is not None:
+            X = read_of(task, found.predictor, trial.method)
+            predicted.append(outputs(found.predictor, task.target, X))
+    return _ranking(trial.usual) == _ranking(other) and (
+        not predicted or np.array_equal(predicted[0], predicted[1])
+    )
+
+
+@RULES.rule
+def reads_inputs_only(trial: MethodTrial) -> None:
+    """A method that reads inputs gives the same whatever the expression beside its targets is."""
+    if trial.method.reads != "inputs":
+        raise NotAsked("declared to read genes")
+    other = trial.run(matrix=np.ones_like(tasks.counts()), target=trial.usual[0].target)
+    demand(_same_result(trial, other), "task.X changes what it finds; declare reads='genes'")
+
+
+@RULES.rule
+def copes_with_missing_outputs(trial: MethodTrial) -> None:
+    """A cell may lack some outputs; its other outputs stay, and all predictions are numbers."""
+    if not trial.method.expression:
+        raise NotAsked("takes no expression targets")
+    run = trial.run(target=tasks.outputs(missing=True))
+    _checked(trial, run)
+    saved_predictor(run[1], run[0], trial.method)
+    demand(not _same_result(trial, run), "missing outputs change nothing")
 
 
 @RULES.rule
@@ -278,18 +323,10 @@ def predictor_survives_saving(trial: MethodTrial) -> None:
     copies = {name: value.copy() for name, value in arrays.items()}
     loaded = kind.load(copies, _as_json(facts, "what save() returns beside the arrays"))
     demand(list(loaded.genes) == list(found.predictor.genes), "loses its genes by saving")
-    X = _read(task, loaded)
+    X = read_of(task, loaded, trial.method)
     for name, target in task.targets.items():
         same = np.array_equal(outputs(loaded, target, X), outputs(found.predictor, target, X))
         demand(same, f"its predictor for {name} changes when saved and loaded")
-
-
-def _read(task: Task, predictor: Predictor) -> np.ndarray:
-    """What a predictor reads of the task's cells."""
-    column = {gene: i for i, gene in enumerate(task.genes.tolist())}
-    unknown = [gene for gene in predictor.genes if gene not in column]
-    demand(not unknown, f"its predictor reads unknown genes, the first is {unknown[:1]}")
-    return task.dense()[:, [column[gene] for gene in predictor.genes]]
 
 
 @RULES.rule
@@ -301,8 +338,8 @@ def predicts_in_every_mode(trial: MethodTrial) -> None:
     for mode in trial.method.modes:
         reader = loaded.in_mode(mode)  # type: ignore[attr-defined]
         for name, target in task.targets.items():
-            found = outputs(reader, target, _read(task, reader))
-            plain = outputs(loaded, target, _read(task, loaded))
+            found = outputs(reader, target, read_of(task, reader, trial.method))
+            plain = outputs(loaded, target, read_of(task, loaded, trial.method))
             same = mode != trial.method.modes[0] or np.array_equal(found, plain)
             demand(same, f"predicts {name} in the mode {mode} otherwise than as returned")
 
@@ -313,7 +350,7 @@ def reconstructs_all_genes(trial: MethodTrial) -> None:
     if not trial.method.reconstructs:
         raise NotAsked("declares no reconstruction")
     task, loaded = trial.usual[0], trial.predictor()
-    again = np.asarray(loaded.reconstruct(_read(task, loaded)))  # type: ignore[attr-defined]
+    again = np.asarray(loaded.reconstruct(read_of(task, loaded, trial.method)))  # type: ignore[attr-defined]
     expected = (task.n_cells, task.n_genes)
     demand(again.shape == expected, f"its reconstruction has shape {again.shape}, not {expected}")
     demand(np.isfinite(again).all(), "its reconstruction is not finite")

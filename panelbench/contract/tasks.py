@@ -98,10 +98,40 @@ def expression(order: np.ndarray | None = None) -> Target:
     return Target("expression", "regression", values)
 
 
+@lru_cache
+def features() -> np.ndarray:
+    """What expression is predicted from: 12 noisy functions of class and depth, float32."""
+    rng = np.random.default_rng(13)
+    known = np.column_stack([np.eye(N_CLASSES)[labels()], np.log(counts().sum(axis=1))])
+    mixed = known @ rng.normal(size=(known.shape[1], 12))
+    return np.asarray(mixed + 0.3 * rng.normal(size=mixed.shape), dtype=np.float32)
+
+
+def outputs(*, reverse: bool = False, missing: bool = False) -> Target:
+    """An expression target: all genes that are found, those of class 0 and two others primary.
+
+    With `reverse` every output has the values of another, with `missing` a tenth of the values is
+    not known, and one output is known for few cells.
+    """
+    found = np.flatnonzero(counts().any(axis=0))
+    values = lognorm(counts())[:, found]
+    values = values[:, ::-1] if reverse else values
+    values = np.array(values, order="C")
+    if missing:
+        values[np.random.default_rng(17).random(values.shape) < 0.1] = np.nan
+        values[12:, 1] = np.nan
+    values.setflags(write=False)
+    primary = np.isin(found, [*range(MARKERS), 30, 40])
+    names = tuple(gene_names()[found].tolist())
+    return Target("expression", "expression", values, (), names, primary)
+
+
 def targets_for(method: Method, target: Target | None = None) -> dict[str, Target]:
     """Targets as the harness hands them out: none, one, or several to a multi-task method."""
     if not method.supervised:
         return {}
+    if method.expression and target is None:
+        target = outputs()
     first = target or cell_type()
     found = {first.name: first}
     if method.multitask and target is None:
@@ -129,7 +159,11 @@ def make_task(
         "k": k,
         "seed": seed,
         "counts": locked(raw, sparse=True),
-        "inputs": locked(rng.normal(size=(len(raw), 12)).astype(np.float32)),
+        "inputs": locked(
+            features()
+            if method.reads == "inputs"
+            else rng.normal(size=(len(raw), 12)).astype(np.float32)
+        ),
         "groups": np.array(["a", "b"])[np.arange(len(raw)) % 2],
     }
     return Task(**(options | given))

@@ -291,3 +291,49 @@ def regression_target(adata: AnnData, task: TaskSpec, where: str) -> np.ndarray:
     if not spread or min(spread) < 2:
         raise DataError(f"{where}: target {task.source!r} is constant or missing in all cells")
     return values
+
+
+def expression_target(adata: AnnData, task: TaskSpec, where: str) -> tuple[np.ndarray, list[str]]:
+    """Values of an expression task that are no genes of the matrix, and their names.
+
+    Returns
+    -------
+    float32 of shape (n_cells, n_outputs), NaN where missing; names of the columns, or their
+    numbers.
+
+    Raises
+    ------
+    DataError
+        No such key of ``obsm``; not numbers; a name twice.
+    """
+    if task.source not in adata.obsm:
+        raise DataError(
+            f"{where}: no outputs {task.source!r} in obsm; {hint(task.source, adata.obsm)}"
+        )
+    found = adata.obsm[task.source]
+    try:
+        values = np.asarray(found.toarray() if hasattr(found, "toarray") else found, np.float32)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: outputs {task.source!r} do not hold numbers") from None
+    columns = getattr(found, "columns", range(values.shape[1]))
+    names = [str(name) for name in columns]
+    if len(set(names)) < len(names):
+        raise DataError(f"{where}: outputs {task.source!r}: every name only once")
+    return np.where(np.isfinite(values), values, np.nan), names
+
+
+def coordinates(adata: AnnData, where: str) -> np.ndarray:
+    """Places of the cells, float64 of shape (n_cells, 2).
+
+    Raises
+    ------
+    DataError
+        No such key of ``obsm``, or places that are no numbers.
+    """
+    if "spatial" not in adata.obsm:
+        raise DataError(f'{where}: a split by blocks needs obsm["spatial"]; '
+                        f"{hint('spatial', adata.obsm)}")  # fmt: skip
+    places = np.asarray(adata.obsm["spatial"], dtype=np.float64)
+    if places.ndim != 2 or places.shape[1] < 2 or not np.isfinite(places[:, :2]).all():
+        raise DataError(f'{where}: obsm["spatial"] should hold two finite numbers per cell')
+    return places[:, :2]

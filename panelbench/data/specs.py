@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from panelbench.schema import Model, Name
 
@@ -48,17 +54,42 @@ class SourceFile(Model):
 
 
 class TaskSpec(Model):
-    """A column of labels or targets to predict.
+    """A column of labels or targets to predict, or expression.
 
     `column` is a column of ``obs`` (classification or one regression output) or, with
     ``kind: regression``, a key of ``obsm`` (several outputs). Classes with fewer than
     `min_cells` cells are dropped: their cells have a missing label for this task.
+
+    With ``kind: expression`` genes are predicted, or with `column` the values of a key of ``obsm``
+    (NaN where one is not known for a cell). `primary` outputs are scored: names, or how many to
+    take by variability, chosen anew on the training cells of every split. All others may be
+    trained on. Outputs found in fewer than `min_cells` training cells are neither, unless named.
+    What they are predicted from are the data set's `inputs` or, if given, the expression of the
+    genes of `panel`, which are no outputs then.
     """
 
     name: Name
     column: str | None = None
-    kind: Literal["classification", "regression"] = "classification"
+    kind: Literal["classification", "regression", "expression"] = "classification"
     min_cells: Annotated[int, Field(ge=0)] = 0
+    primary: Annotated[int, Field(ge=1)] | tuple[str, ...] = 50
+    panel: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> TaskSpec:
+        if self.kind != "expression" and {"primary", "panel"} & self.model_fields_set:
+            raise ValueError("primary and panel belong to tasks of kind expression")
+        for name in ("primary", "panel"):
+            given = getattr(self, name)
+            if isinstance(given, tuple) and len(set(given)) < len(given):
+                raise ValueError(f"{name}: every gene only once")
+        if self.primary == ():
+            raise ValueError("primary: name at least one output, or give their number")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_read(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _used(write(self), () if self.kind == "expression" else ("primary", "panel"))
 
     @property
     def source(self) -> str:
@@ -66,14 +97,22 @@ class TaskSpec(Model):
         return self.column or self.name
 
 
+def _used(fields: dict[str, Any], unused: tuple[str, ...]) -> dict[str, Any]:
+    """Fields less those that say nothing here: what is not read is in no key."""
+    return {name: value for name, value in fields.items() if name not in unused}
+
+
 class SplitSpec(Model):
     """How cells are divided into training, validation and test cells.
 
     scheme
         ``holdout``: random cells; ``groups``: whole groups, none on both sides;
-        ``leave-one-group-out``: the group numbered by the seed is the test set.
+        ``leave-one-group-out``: the group numbered by the seed is the test set; ``folds``: the
+        cells of every group in equal parts at random, the part numbered by the seed is the test
+        set; ``blocks``: the same with tiles of ``obsm["spatial"]`` in the place of cells.
     test, validation
-        Fractions of the cells.
+        Fractions of the cells. With ``folds`` and ``blocks`` the test set is one part, and
+        `validation` is rounded to whole parts, those that follow it.
     stratify
         Keep the class shares of the first task (``holdout`` only).
     group
@@ -81,24 +120,67 @@ class SplitSpec(Model):
     min_per_class
         Cells of every class reserved for train, validation and test before the rest is drawn
         at random (MarkerMap's protocol: 2, 1, 1; then `stratify` is off).
+    validate_group
+        With ``leave-one-group-out`` the next group is the validation set, whatever `validation`.
+    rounds
+        How often ``leave-one-group-out`` goes through the groups: the seeds of later rounds leave
+        out the same groups, with other draws of everything that is drawn.
+    folds
+        Parts of ``folds`` and ``blocks``; seeds beyond them begin another division at random.
+    tiles
+        Tiles of ``blocks`` along each side of a group.
     """
 
-    scheme: Literal["holdout", "groups", "leave-one-group-out"] = "holdout"
+    scheme: Literal["holdout", "groups", "leave-one-group-out", "folds", "blocks"] = "holdout"
     test: Annotated[float, Field(gt=0, lt=1)] = 0.2
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     stratify: bool = True
     group: str | None = None
     min_per_class: tuple[int, int, int] | None = None
+    validate_group: bool = False
+    rounds: Annotated[int, Field(ge=1)] = 1
+    folds: Annotated[int, Field(ge=2)] = 5
+    tiles: Annotated[int, Field(ge=2)] = 4
+
+    @property
+    def n_validation(self) -> int:
+        """Parts for validation, of schemes with equal parts."""
+        return round(self.validation * self.folds)
 
     @model_validator(mode="after")
     def _consistent(self) -> SplitSpec:
-        if self.scheme != "holdout" and self.group is None:
+        if self.scheme in ("groups", "leave-one-group-out") and self.group is None:
             raise ValueError(f"scheme {self.scheme!r} needs 'group', the obs column to split by")
+        for name, schemes in _OF_SCHEMES.items():
+            if name in self.model_fields_set and self.scheme not in schemes:
+                raise ValueError(f"{name} belongs to the scheme {' or '.join(schemes)}")
+        if self.scheme in ("folds", "blocks"):
+            if self.n_validation > self.folds - 2:
+                raise ValueError(f"{self.folds} folds leave none to train on")
+            if self.validation and not self.n_validation:
+                raise ValueError(f"validation {self.validation}: less than one of {self.folds} "
+                                 "folds")  # fmt: skip
+            return self
         if self.test + self.validation >= 1:
             raise ValueError("test and validation together leave no training cells")
         if self.min_per_class is not None and self.stratify:
             raise ValueError("min_per_class draws the rest at random: set stratify to false")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_read(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # At their defaults they are left out too: splits of before them are called as they were.
+        usual = {name: type(self).model_fields[name].default for name in _OF_SCHEMES}
+        return _used(write(self), tuple(n for n in usual if getattr(self, n) == usual[n]))
+
+
+_OF_SCHEMES = {
+    "validate_group": ("leave-one-group-out",),
+    "rounds": ("leave-one-group-out",),
+    "folds": ("folds", "blocks"),
+    "tiles": ("blocks",),
+}
+"""Fields that only some schemes read."""
 
 
 class Step(Model):

@@ -38,6 +38,7 @@ def split_cells(
     spec: SplitSpec,
     seed: int,
     class_names: Sequence[str] = (),
+    spatial: np.ndarray | None = None,
 ) -> Split:
     """Divide cells into training, validation and test cells.
 
@@ -55,9 +56,12 @@ def split_cells(
         shuffle. Schemes by group take the fraction of groups, not of cells, and
         ``leave-one-group-out`` draws validation cells (a fraction of all) from the other groups.
     seed
-        Seed of the run; for ``leave-one-group-out`` the number of the group, in sorted order.
+        Seed of the run; for ``leave-one-group-out`` the number of the group, in sorted order, for
+        ``folds`` and ``blocks`` that of the part.
     class_names
         Names for error messages.
+    spatial
+        Coordinates of the cells, shape (n_cells, 2), for ``blocks``.
 
     Raises
     ------
@@ -66,10 +70,16 @@ def split_cells(
         for, or a part would be empty.
     """
     entropy = np.random.SeedSequence((seed, zlib.crc32(b"split")))
-    if spec.scheme == "leave-one-group-out":
-        test = _one_group(_groups(obs, spec), seed)
+    if spec.scheme in ("folds", "blocks"):
+        train, validation, test = _equal_parts(obs, spec, seed, spatial)
+    elif spec.scheme == "leave-one-group-out":
+        groups = _groups(obs, spec)
+        test = _one_group(groups, seed, spec.rounds)
         rest = np.setdiff1d(np.arange(len(obs)), test)
-        if spec.validation:
+        if spec.validate_group:
+            validation = _one_group(groups, seed + 1, spec.rounds + 1)
+            train = np.setdiff1d(rest, validation)
+        elif spec.validation:
             strata = _strata(labels, spec, class_names, rest, parts=2)
             wanted = _share(spec.validation, len(obs))
             train, validation = _draw(rest, wanted, entropy, strata)
@@ -89,9 +99,8 @@ def split_cells(
             wanted = _share(spec.validation, len(obs))
             train, validation = _draw(train, wanted, second, strata)
     parts = [np.sort(part).astype(np.int64) for part in (train, validation, test)]
-    for name, part, wanted in zip(
-        ("training", "validation", "test"), parts, (True, spec.validation > 0, True), strict=True
-    ):
+    asked = True, spec.validation > 0 or spec.validate_group, True
+    for name, part, wanted in zip(("training", "validation", "test"), parts, asked, strict=True):
         if wanted and not len(part):
             raise DataError(f"split {spec.scheme}: no {name} cells among {len(obs)} cells")
     return Split(*parts)
@@ -225,17 +234,54 @@ def _groups(obs: pd.DataFrame, spec: SplitSpec) -> np.ndarray:
     return obs[column].astype(str).to_numpy()
 
 
-def _one_group(groups: np.ndarray, seed: int) -> np.ndarray:
+def _one_group(groups: np.ndarray, seed: int, rounds: int) -> np.ndarray:
     names = np.unique(groups)
     if len(names) < 2:
         raise DataError(f"split leave-one-group-out: there is one group only ({names[0]!r})")
-    if seed >= len(names):
+    if seed >= rounds * len(names):
         raise DataError(
             f"split leave-one-group-out: seed {seed} stands for a group that does not exist; "
-            f"there are {len(names)} groups, so seeds are 0 to {len(names) - 1} "
+            f"there are {len(names)} groups, so seeds are 0 to {rounds * len(names) - 1} "
             f"({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})"
         )
-    return np.flatnonzero(groups == names[seed])
+    return np.flatnonzero(groups == names[seed % len(names)])
+
+
+def _equal_parts(
+    obs: pd.DataFrame, spec: SplitSpec, seed: int, spatial: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cells or tiles of every group in equal parts; one is for the test, the next ones follow."""
+    groups = np.full(len(obs), "all") if spec.group is None else _groups(obs, spec)
+    turn, number = divmod(seed, spec.folds)
+    rng = np.random.default_rng(np.random.SeedSequence((turn, zlib.crc32(b"split"), spec.folds)))
+    part = np.empty(len(obs), dtype=np.int64)
+    for name in np.unique(groups):
+        rows = np.flatnonzero(groups == name)
+        units = rows if spec.scheme == "folds" else _tiles(spatial, rows, spec, name)
+        names, of_row = np.unique(units, return_inverse=True)
+        if len(names) < spec.folds:
+            what = "cells" if spec.scheme == "folds" else "tiles with cells"
+            raise DataError(
+                f"split {spec.scheme}: {len(names)} {what} in group {name!r}, fewer than the "
+                f"{spec.folds} folds"
+            )
+        part[rows] = (rng.permutation(len(names)) % spec.folds)[of_row]
+    later = (part - number) % spec.folds
+    held = (later > 0) & (later <= spec.n_validation)
+    train = later > spec.n_validation
+    return np.flatnonzero(train), np.flatnonzero(held), np.flatnonzero(later == 0)
+
+
+def _tiles(spatial: np.ndarray | None, rows: np.ndarray, spec: SplitSpec, name: str) -> np.ndarray:
+    """Number of the tile of each of a group's cells, of a grid over the group's extent."""
+    if spatial is None:
+        raise DataError('split blocks: no coordinates in obsm["spatial"]')
+    places = np.asarray(spatial, dtype=np.float64)[rows, :2]
+    low, extent = places.min(axis=0), np.ptp(places, axis=0)
+    if not (extent > 0).all():
+        raise DataError(f"split blocks: the cells of group {name!r} lie on a line")
+    steps = np.minimum((places - low) / extent * spec.tiles, spec.tiles - 1).astype(np.int64)
+    return np.asarray(steps[:, 0] * spec.tiles + steps[:, 1])
 
 
 def _whole_groups(

@@ -30,14 +30,15 @@ class Group:
 def panels(results: Results) -> dict[Group, dict[int, tuple[str, ...]]]:
     """Panels of all selections by seed: a nested ranking gives one for every k of the suite.
 
-    Controls that keep all genes choose none and are left out.
+    Controls that keep all genes choose none and are left out, as are methods that find a size of
+    their own.
     """
     # With label noise, the panels chosen with least of it.
     least = min(level.fraction for level in results.suite.noise_levels)
     found: dict[Group, dict[int, tuple[str, ...]]] = {}
     for line in results.selections:
         declared, ranking = line.row.declared, tuple(line.ranking)
-        if line.status != "ok" or not ranking or not declared.cut:
+        if line.status != "ok" or not ranking or not declared.asked_size:
             continue
         if line.noise not in (0.0, least):
             continue

@@ -287,7 +287,7 @@ class Executor:
         assert selection is not None
         # A built-in predictor belongs to one attempt; a panel may come from any.
         evaluator, own = run.declared, run.declared.own
-        panel = panel_digest(panel_of(selection.result["ranking"], run.k))
+        panel = panel_digest(panel_of(selection.result, run.k))
         place = selection.address
         return RunJob(
             **self._job(run, attempt, evaluator.minutes, evaluator.memory_gb),

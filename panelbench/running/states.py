@@ -148,7 +148,7 @@ class States:
             return State(Status.WAITING, False, why, inherited=True)
         state = self._state(run, newest(self.store.attempts(run.address)), claimed)
         if state.status is Status.DONE and state.record is not None:
-            wanted = panel_digest(panel_of(select.record.result["ranking"], run.k))
+            wanted = panel_digest(panel_of(select.record.result, run.k))
             if state.record.result.get("panel") != wanted:
                 return State(Status.STALE, True, "the panel has changed", state.record)
         return state

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from panelbench.data.specs import TaskSpec
 from panelbench.errors import EvaluatorError, MethodError, NotApplicable
 from panelbench.evaluator import Cells, Evaluation, Evaluator, Scores, Trained
 from panelbench.method import Target
 from panelbench.params import validated
 from panelbench.records.keys import library_versions
 from panelbench.registry import discover, discover_evaluators
+from panelbench.stages.fold import Fold
 from panelbench.stages.panel import panel_digest, panel_of
 from panelbench.stages.questions import EvaluateQuestion
 from panelbench.stages.selection import labels_of, outputs
+from panelbench.stages.targets import choose_outputs, depth_of, inputs_of, outputs_target
 from panelbench.stages.task import expression, target, with_noise
 from panelbench.stages.toolbox import Measured, Toolbox
 
@@ -71,29 +74,35 @@ def at_hand(
     Raises
     ------
     NotApplicable
-        When no cell has a label on one side of the split, when the sides have no class in common,
-        or when the data lack what is read.
+        When it takes no such task, no cell has a label on one side of the split, the sides have no
+        class in common, or the data lack what is read.
     """
     assert tools.selection is not None
+    if question.task.kind not in evaluator.takes:
+        raise NotApplicable(f"scores no tasks of kind {question.task.kind}")
     fold, cells = tools.fold(question.fold, question.seed), tools.prepared()
-    (labels,) = labels_of(cells, [question.task.name])
-    train = fold.take(cells, np.sort(np.concatenate([fold.train, fold.validation])))
-    test = fold.take(cells, fold.test)
-    truth_train, truth_test = target(train, labels), target(test, labels)
+    known = np.sort(np.concatenate([fold.train, fold.validation]))
+    train, test = fold.take(cells, known), fold.take(cells, fold.test)
+    truth_train, truth_test = _truth(question.task, fold, cells, train, test)
     if not evaluator.kind and not _share_a_class(truth_train, truth_test):
         raise NotApplicable(
-            f"no class of {labels.name} is among both the training and the test cells: is the "
-            "split grouped by the label itself?"
+            f"no class of {question.task.name} is among both the training and the test cells: is "
+            "the split grouped by the label itself?"
         )
     if question.noise:
         truth_train = with_noise(truth_train, question.noise, question.seed)
-    sides = _side(train, truth_train), _side(test, truth_test)
+    depth = depth_of(cells)
+    sides = tuple(
+        _side(part, truth, question.task, None if depth is None else depth[rows])
+        for part, truth, rows in ((train, truth_train, known), (test, truth_test, fold.test))
+    )
     if not all(side.n_cells for side in sides):
-        raise NotApplicable(f"no cell has a label for {labels.name} on one side of the split")
+        name = question.task.name
+        raise NotApplicable(f"no cell has a label for {name} on one side of the split")
     if evaluator.reads == "features" and sides[0].inputs is None:
         raise NotApplicable("needs features of the cells, which the data set does not have")
     return Evaluation(
-        panel=tuple(panel_of(tools.selection.result["ranking"], question.k)),
+        panel=tuple(panel_of(tools.selection.result, question.k)),
         train=sides[0],
         test=sides[1],
         seed=question.seed,
@@ -111,17 +120,30 @@ def _share_a_class(train: Target, test: Target) -> bool:
     return bool(np.intersect1d(*sides).size)
 
 
-def _side(cells: AnnData, labels: Target) -> Cells:
+def _truth(
+    task: TaskSpec, fold: Fold, cells: AnnData, train: AnnData, test: AnnData
+) -> tuple[Target, Target]:
+    """Labels of both sides, or their primary outputs, which are those of the selection."""
+    if task.kind == "expression":
+        scored = choose_outputs(fold.take(cells, fold.train), task).scored()
+        return outputs_target(train, task, scored), outputs_target(test, task, scored)
+    (labels,) = labels_of(cells, [task])
+    return target(train, labels), target(test, labels)
+
+
+def _side(cells: AnnData, labels: Target, task: TaskSpec, depth: np.ndarray | None) -> Cells:
     """The cells that have the label."""
     seen = labels.observed
     if not seen.all():
         cells, labels = cells[seen], replace(labels, values=labels.values[seen])
+        depth = None if depth is None else depth[seen]
     return Cells(
         genes=np.asarray(cells.var_names, dtype=str),
         target=labels,
         read=lambda needs: expression(cells, needs),
-        inputs=np.asarray(cells.obsm["inputs"]) if "inputs" in cells.obsm else None,
+        inputs=inputs_of(cells, task),
         groups=np.asarray(cells.obs["group"], dtype=str) if "group" in cells.obs else None,
+        depth=depth,
     )
 
 
@@ -144,6 +166,9 @@ def _trained(tools: Toolbox, mode: str) -> Trained:
     genes = tuple(predictor.genes)
 
     def predict(cells: Cells) -> np.ndarray:
+        if method.reads == "inputs":
+            assert cells.inputs is not None
+            return outputs(predictor, cells.target, cells.inputs)
         return outputs(predictor, cells.target, cells.dense(genes, method.needs))
 
     def reconstruct(cells: Cells) -> np.ndarray:

@@ -18,6 +18,7 @@ from panelbench.data.splits import split_cells
 from panelbench.data.steps import Scaling
 from panelbench.errors import DataError
 from panelbench.method import Matrix
+from panelbench.stages.prepared import SPATIAL
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -126,7 +127,8 @@ def fit_fold(adata: AnnData, spec: DatasetSpec, seed: int) -> Fold:
     if spec.tasks and spec.tasks[0].kind == "classification":
         column = adata.obs[spec.tasks[0].name].cat
         labels, classes = column.codes.to_numpy(dtype=np.int64), list(column.categories)
-    split = split_cells(adata.obs, labels, spec.split, seed, classes)
+    spatial = adata.obsm.get(SPATIAL)
+    split = split_cells(adata.obs, labels, spec.split, seed, classes, spatial)
     _, steps = split_recipe(resolve(spec.recipe))
     genes, scaling = None, None
     if steps:

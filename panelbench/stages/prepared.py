@@ -2,8 +2,9 @@
 
 It holds ``X`` (CSR or dense float32), ``layers["counts"]`` where the data have counts,
 ``layers["lognorm"]`` where ``X`` is scaled or binary, one ``obs`` column per task, by its name
-(``obsm`` for targets with several outputs), ``obs["group"]``, ``obsm["inputs"]``, ``uns["x"]``
-(what ``X`` is) and ``uns["panelbench"]``, JSON with the recipe and the facts.
+(``obsm`` for targets with several outputs), ``obs["group"]``, ``obsm["inputs"]``,
+``obsm["spatial"]`` where the split has tiles, ``uns["x"]`` (what ``X`` is) and
+``uns["panelbench"]``, JSON with the recipe and the facts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 STAMP = "panelbench"
-INPUTS = "inputs"
+INPUTS, SPATIAL = "inputs", "spatial"
 
 
 def load(path: Path) -> AnnData:

@@ -21,7 +21,7 @@ from panelbench.data.recipes import apply, resolve, split_recipe
 from panelbench.data.specs import GROUP, DatasetSpec, TaskSpec
 from panelbench.errors import ConfigError, DataError, hint
 from panelbench.records.files import replacing
-from panelbench.stages.prepared import INPUTS, STAMP
+from panelbench.stages.prepared import INPUTS, SPATIAL, STAMP
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,8 +52,9 @@ def prepare(
     -------
     Facts, ready for JSON: ``cells``, ``genes``, ``x`` (what ``X`` of the file is: ``lognorm``,
     ``counts``, ``scaled`` or ``binary``), ``counts`` (bool), ``tasks`` (name -> ``kind``,
-    ``classes``, ``counts`` by class, ``missing``; for regression ``outputs``), ``groups`` (cells by
-    group, if any), ``markers`` (class -> known genes in the data), ``notes`` (list of str).
+    ``classes``, ``counts`` by class, ``missing``; for regression the number of ``outputs``, for
+    expression their names where they are no genes), ``groups`` (cells by group, if any),
+    ``markers`` (class -> known genes in the data), ``notes`` (list of str).
 
     Raises
     ------
@@ -129,6 +130,8 @@ def _assemble(adata: AnnData, spec: DatasetSpec, where: str) -> tuple[AnnData, d
         obsm[INPUTS] = np.asarray(adata.obsm[spec.inputs], dtype=np.float32)
         if not np.isfinite(obsm[INPUTS]).all():
             raise DataError(f"{where}: inputs {spec.inputs!r} hold NaN or infinite values")
+    if spec.split.scheme == "blocks":
+        obsm[SPATIAL] = checks.coordinates(adata, where)
     known = set(adata.var_names)
     markers = {**adata.uns.get("markers", {}), **spec.markers}
     if markers:
@@ -155,6 +158,11 @@ def _attach(
     adata: AnnData, task: TaskSpec, obs: pd.DataFrame, obsm: dict[str, Any], where: str
 ) -> dict[str, Any]:
     """Put the labels of a task into `obs` or `obsm`; return its facts."""
+    if task.kind == "expression":
+        names: list[str] = []
+        if task.column is not None:
+            obsm[task.name], names = checks.expression_target(adata, task, where)
+        return {"kind": task.kind, "classes": [], "missing": 0, "outputs": names}
     if task.kind == "regression":
         values = checks.regression_target(adata, task, where)
         missing = int(np.isnan(values).reshape(len(values), -1).any(axis=1).sum())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from panelbench.data.specs import TaskSpec
 from panelbench.errors import MethodError, NotApplicable
 from panelbench.method import Method, Predictor, Selection, Target, Task
 from panelbench.params import make_params
@@ -22,11 +23,17 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def labels_of(cells: AnnData, names: Sequence[str]) -> list[Labels]:
-    """Tasks of a prepared data set by name, in the order asked for."""
+def labels_of(cells: AnnData, asked: Sequence[TaskSpec]) -> list[Labels]:
+    """Tasks in a prepared data set, in the order asked for."""
     tasks = facts(cells)["tasks"]
     return [
-        Labels(name, tasks[name]["kind"], tuple(tasks[name].get("classes") or ())) for name in names
+        Labels(
+            item.name,
+            item.kind,
+            tuple(tasks[item.name].get("classes") or ()),
+            item if item.kind == "expression" else None,
+        )
+        for item in asked
     ]
 
 
@@ -54,7 +61,7 @@ def select_panel(question: SelectQuestion, tools: Toolbox) -> Measured:
     task = build_task(
         cells,
         method,
-        labels_of(cells, [item.name for item in question.tasks]),
+        labels_of(cells, question.tasks),
         k=question.k,
         seed=question.seed,
         noise=question.noise,
@@ -66,7 +73,7 @@ def select_panel(question: SelectQuestion, tools: Toolbox) -> Measured:
         progress=tools.progress,
     )
     del cells
-    if method.cut and question.k > task.n_genes:
+    if method.cut and not method.sizes_itself and question.k > task.n_genes:
         raise MethodError(
             f"k = {question.k}, but only {task.n_genes} genes are left after preprocessing"
         )
@@ -78,6 +85,7 @@ def select_panel(question: SelectQuestion, tools: Toolbox) -> Measured:
     result = {
         "ranking": [str(gene) for gene in selection.ranking],
         "scores": scores,
+        **({"size": selection.size} if method.sizes_itself else {}),
         "info": jsonable(selection.info),
         "predictor": stored,
         "cells": task.n_cells,
@@ -116,12 +124,13 @@ def check(selection: Selection, task: Task, method: Method) -> None:
     Raises
     ------
     MethodError
-        When the ranking has unknown or repeated genes, is too short, or scores are not finite.
+        When the ranking has unknown or repeated genes, is too short, scores are not finite, or a
+        size is given where none is declared or the other way round.
     """
     if not isinstance(selection, Selection):
         raise MethodError(f"returned {type(selection).__name__}, not a Selection")
     ranking = [str(gene) for gene in selection.ranking]
-    known = set(task.genes.tolist())
+    known = set(task.target.outputs if method.expression else task.genes.tolist())
     unknown = [gene for gene in ranking if gene not in known]
     if unknown:
         raise MethodError(f"ranked {len(unknown)} unknown genes, the first is {unknown[0]!r}")
@@ -132,7 +141,12 @@ def check(selection: Selection, task: Task, method: Method) -> None:
             f"ranked {len(ranking) - len(set(ranking))} genes more than once, the first is "
             f"{double!r}"
         )
-    if len(ranking) < task.k and method.cut:
+    if method.sizes_itself != (selection.size is not None):
+        said = "gave no size of the panel" if method.sizes_itself else "gave a size of the panel"
+        raise MethodError(f"{said}, and declares sizes_itself={method.sizes_itself}")
+    if selection.size is not None and not 1 <= selection.size <= len(ranking):
+        raise MethodError(f"the size of its panel is {selection.size}, of {len(ranking)} ranked")
+    if len(ranking) < task.k and method.cut and not method.sizes_itself:
         raise MethodError(f"ranked {len(ranking)} genes, {task.k} were asked for")
     if selection.scores is not None:
         scores = np.asarray(selection.scores, dtype=np.float64)
@@ -160,13 +174,7 @@ def saved_predictor(
         return {}, None
     if method.predictor is None:
         raise MethodError("returned a predictor without declaring its class")
-    known = {gene: position for position, gene in enumerate(task.genes.tolist())}
-    missing = [gene for gene in predictor.genes if gene not in known]
-    if missing:
-        raise MethodError(f"its predictor reads the unknown gene {missing[0]!r}")
-    columns = [known[gene] for gene in predictor.genes]
-    few = task.X[: min(8, task.n_cells)]
-    X = (few if isinstance(few, np.ndarray) else few.toarray())[:, columns]
+    X = read_of(task, predictor, method, 8)
     arrays, stored = predictor.save()
     twin = method.predictor.load(arrays, stored)
     for target in task.targets.values():
@@ -176,8 +184,30 @@ def saved_predictor(
     return arrays, {"genes": list(predictor.genes), "facts": jsonable(stored)}
 
 
+def read_of(task: Task, predictor: Predictor, method: Method, n: int | None = None) -> np.ndarray:
+    """What a predictor reads of the first n cells of a task, or of all: inputs, or its genes.
+
+    Raises
+    ------
+    MethodError
+        When it names genes that are unknown, or any while it reads inputs.
+    """
+    if method.reads == "inputs":
+        if len(predictor.genes):
+            raise MethodError("its predictor names genes, and the method declares reads='inputs'")
+        assert task.inputs is not None
+        return task.inputs[:n]
+    known = {gene: position for position, gene in enumerate(task.genes.tolist())}
+    missing = [gene for gene in predictor.genes if gene not in known]
+    if missing:
+        raise MethodError(f"its predictor reads the unknown gene {missing[0]!r}")
+    few = task.X[:n]
+    dense = few if isinstance(few, np.ndarray) else few.toarray()
+    return np.asarray(dense[:, [known[gene] for gene in predictor.genes]])
+
+
 def outputs(predictor: Predictor, target: Target, X: np.ndarray) -> np.ndarray:
-    """Predictions of a built-in predictor: probabilities of all classes, or regression outputs.
+    """Predictions of a built-in predictor: probabilities of all classes, or outputs.
 
     Parameters
     ----------
@@ -186,16 +216,18 @@ def outputs(predictor: Predictor, target: Target, X: np.ndarray) -> np.ndarray:
     target
         The task to predict; of its values only the number of outputs is used.
     X
-        float32, cells x the predictor's genes.
+        float32, cells x the predictor's genes, or inputs.
 
     Raises
     ------
     MethodError
         When the shape is wrong, or rows are not probabilities.
     """
-    if target.kind == "regression":
+    if target.kind != "classification":
         found = np.asarray(predictor.predict(target.name, X))
         shape = (len(X), *target.values.shape[1:])
+        if target.primary is not None:
+            shape = (len(X), int(target.primary.sum()))
         if found.shape != shape or not np.isfinite(found).all():
             raise MethodError(f"its predictor for {target.name} gave {found.shape}, not {shape}")
         return found

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from panelbench.data.specs import TaskSpec
 from panelbench.errors import NotApplicable
 from panelbench.method import Matrix, Method, Needs, Target, Task, frozen_mapping, no_progress
 from panelbench.stages.prepared import representation
+from panelbench.stages.targets import choose_outputs, inputs_of, outputs_target
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,11 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Labels:
-    """Where the labels of one task lie in a prepared data set, and all of its classes."""
+    """Where the labels of one task lie in a prepared data set, and all of its classes.
+
+    `task` is what is asked of an expression task.
+    """
 
     name: str
     kind: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    task: TaskSpec | None = None
 
 
 def target(cells: AnnData, labels: Labels) -> Target:
@@ -64,6 +70,32 @@ def with_noise(labels: Target, fraction: float, seed: int) -> Target:
     values = labels.values.copy()
     values[chosen] = rng.integers(len(labels.classes), size=len(chosen))
     return replace(labels, values=values)
+
+
+def _suited(method: Method, labels: Sequence[Labels]) -> TaskSpec | None:
+    """The expression task that is asked for, if it is one.
+
+    Raises
+    ------
+    NotApplicable
+        When the method does not take targets of this kind.
+    """
+    kinds = {item.kind for item in labels}
+    if method.expression and kinds != {"expression"}:
+        raise NotApplicable("takes expression targets only, and this is another task")
+    if "expression" in kinds and not method.expression:
+        raise NotApplicable("takes no expression targets")
+    if "regression" in kinds and not method.regression:
+        raise NotApplicable("takes classes only, and this is a regression task")
+    return labels[0].task if method.expression and len(labels) == 1 else None
+
+
+def _training_target(cells: AnnData, labels: Labels, validation: np.ndarray | None) -> Target:
+    """Labels of the training cells; what is predicted is chosen without those for validation."""
+    if labels.task is None:
+        return target(cells, labels)
+    known = cells if validation is None else cells[~validation]
+    return outputs_target(cells, labels.task, choose_outputs(known, labels.task))
 
 
 def expression(cells: AnnData, needs: Needs) -> Matrix:
@@ -134,17 +166,19 @@ def build_task(
     NotApplicable
         When the data set does not hold what the method needs.
     """
-    targets = [target(cells, item) for item in labels]
+    panel_task = _suited(method, labels)
+    targets = [_training_target(cells, item, validation) for item in labels]
     if noise:
         targets = [with_noise(item, noise, seed) for item in targets]
-    if any(item.kind == "regression" for item in targets) and not method.regression:
-        raise NotApplicable("takes classes only, and this is a regression task")
     if len(targets) == 1 and not targets[0].observed.all():
         seen = targets[0].observed
         cells = cells[seen].copy()
         targets = [replace(targets[0], values=targets[0].values[seen])]
         validation = None if validation is None else validation[seen]
     counts = expression(cells, "counts") if "counts" in cells.layers else None
+    inputs = inputs_of(cells, panel_task)
+    if method.reads == "inputs" and inputs is None:
+        raise NotApplicable("needs features of the cells, which the data set does not have")
     return Task(
         X=_read_only(expression(cells, method.needs)),
         genes=np.asarray(cells.var_names, dtype=str),
@@ -152,7 +186,7 @@ def build_task(
         k=k,
         seed=seed,
         counts=_read_only(counts),
-        inputs=np.asarray(cells.obsm["inputs"]) if "inputs" in cells.obsm else None,
+        inputs=inputs,
         groups=np.asarray(cells.obs["group"], dtype=str) if "group" in cells.obs else None,
         validation=validation,
         n_jobs=n_jobs,

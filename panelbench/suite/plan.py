@@ -220,7 +220,7 @@ class _Entrant:
         """Genes to rank, each with the panel sizes that such a ranking serves."""
         ks = self.ks or ks
         sizes = sorted(set(ks))
-        if not self.row.declared.cut:
+        if not self.row.declared.asked_size:
             return (
                 [(sizes[-1], [None])] if self.row.declared.nested else [(k, [None]) for k in sizes]
             )
@@ -303,7 +303,7 @@ class _Runs:
         """Add the evaluations of the selections that there are."""
         for key, select in self.selections.items():
             for task, size, scorer, level in itertools.chain(*self._panels[key]):
-                if scorer.scores(select, size):
+                if scorer.scores(select, task, size):
                     self._evaluation(select, scorer, task, size, level)
 
     def _selection(

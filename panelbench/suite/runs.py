@@ -72,8 +72,14 @@ class Declared:
     end_to_end: bool = False
     nested: bool = True
     cut: bool = True
+    sizes_itself: bool = False
     cite: str = ""
     doi: str = ""
+
+    @property
+    def asked_size(self) -> bool:
+        """Whether the panel has the size asked for, not all genes or as many as it finds."""
+        return self.cut and not self.sizes_itself
 
     @classmethod
     def of(cls, method: Method) -> Declared:
@@ -86,6 +92,7 @@ class Declared:
             end_to_end=method.end_to_end,
             nested=method.nested,
             cut=method.cut,
+            sizes_itself=method.sizes_itself,
             cite=method.cite,
             doi=method.doi,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
+from panelbench.data.specs import TaskSpec
 from panelbench.errors import UnknownName
 from panelbench.evaluator import Evaluator
 from panelbench.method import Method
@@ -35,11 +36,14 @@ class Scorer:
         """All parameters, JSON-ready."""
         return params_dict(self.params)
 
-    def scores(self, run: SelectRun, k: int | None) -> bool:
-        """Whether the suite wants a panel scored in this way."""
+    def scores(self, run: SelectRun, task: TaskSpec, k: int | None) -> bool:
+        """Whether the suite wants a panel scored in this way for a task, which may be none of
+        those that the evaluator takes.
+        """
         entry = self.entry
         return (
-            (entry.methods is None or run.method in entry.methods)
+            task.kind in self.evaluator.takes
+            and (entry.methods is None or run.method in entry.methods)
             and (entry.ks is None or k in entry.ks)
             and (entry.seeds is None or run.seed in entry.seeds)
         )
