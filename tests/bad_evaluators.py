@@ -113,3 +113,12 @@ def paired(given: Evaluation, params: Any) -> Scores:
 def pickling(given: Evaluation, params: Any) -> Scores:
     """Keep an object in an array."""
     return Scores({"accuracy": 1.0}, arrays={"x": np.array([given], dtype=object)})
+
+
+def hopeful(given: Evaluation, params: Any) -> Scores:
+    """Take it that every output is known for every cell."""
+    if given.kind != "expression":
+        raise NotApplicable("expression only")
+    predicted = given.predictor.predict(given.test)
+    error = float(np.square(predicted - given.test.target.values).mean())
+    return Scores({"error": error}, predicted=predicted)

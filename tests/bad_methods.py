@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import subprocess
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -217,3 +218,44 @@ def forgetting_half(task: Task, params: Any) -> Selection:
 def _trained(task: Task, kind: type[Forgetful]) -> Selection:
     found = telling(task, None)
     return Selection(found.ranking, predictor=kind(task.genes[:1].tolist(), 1.0))
+
+
+class Averages:
+    """Predicts constants, from no genes."""
+
+    genes: tuple[str, ...] = ()
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def predict(self, task: str, X: np.ndarray) -> np.ndarray:
+        return np.tile(self.values, (len(X), 1))
+
+    def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        return {"values": self.values}, {}
+
+    @classmethod
+    def load(cls, arrays: Any, facts: Any) -> Averages:
+        return cls(arrays["values"])
+
+
+def averaging(task: Task, params: Any) -> Selection:
+    """Predict every primary output by its mean over the cells that have it."""
+    target = task.target
+    values = np.nanmean(target.values[:, target.primary].astype(float), axis=0)
+    names = np.array(target.outputs)[target.primary].tolist()
+    return Selection(names, predictor=Averages(values), size=len(names))
+
+
+def gappy(task: Task, params: Any) -> Selection:
+    """Predict every primary output by its mean, also where one is missing."""
+    found = averaging(task, params)
+    values = task.target.values[:, task.target.primary].astype(float).mean(axis=0)
+    return replace(found, predictor=Averages(values))
+
+
+def sidelong(task: Task, params: Any) -> Selection:
+    """Predict means, and look at the expression beside the targets."""
+    found = averaging(task, params)
+    assert isinstance(found.predictor, Averages)
+    return replace(found, predictor=Averages(found.predictor.values + task.dense().mean()))

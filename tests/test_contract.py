@@ -63,6 +63,9 @@ def test_contract(id: str, rule: str) -> None:
 
 
 LABELS = {"supervised": True}
+OUTPUTS = {
+    **LABELS, "expression": True, "reads": "inputs", "sizes_itself": True, "predictor": bad.Averages,
+}  # fmt: skip
 BREAKS: list[tuple[Callable[[Task, Any], Selection], dict[str, Any], dict[str, str]]] = [
     (bad.sound, {}, {}),
     (bad.telling, {**LABELS, "predictor": bad.Faithful}, {}),
@@ -125,6 +128,9 @@ BREAKS: list[tuple[Callable[[Task, Any], Selection], dict[str, Any], dict[str, s
         {**LABELS, "predictor": bad.Moody, "reconstructs": True},
         {"reconstructs_all_genes": "(150, 30), not (150, 60)"},
     ),
+    (bad.averaging, OUTPUTS, {}),
+    (bad.gappy, OUTPUTS, {"copes_with_missing_outputs": "not finite"}),
+    (bad.sidelong, OUTPUTS, {"reads_inputs_only": "task.X changes what it finds"}),
 ]
 """Methods with what they declare, all rules that they break, and a part of what is said."""
 

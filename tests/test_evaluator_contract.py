@@ -8,11 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from panelbench.contract.evaluators import RULES, EvaluatorTrial, markers_and_noise
 from panelbench.contract.imports import HEAVY
-from panelbench.evaluator import Evaluation, Evaluator, Scores
+from panelbench.evaluator import Evaluation, Evaluator, Metric, Scores
 from panelbench.registry import discover_evaluators
 from panelbench.scoring.metrics import CLASSIFICATION
 from tests import bad_evaluators as bad
@@ -56,6 +57,10 @@ def test_metrics_of_their_own_kind_that_like_markers(id: str) -> None:
 # -- each rule can be broken ---------------------------------------------------------------
 
 
+OUTPUTS = {
+    "takes": ("expression",), "reads": "predictor", "kind": "outputs", "noisy": False,
+    "metrics": (Metric("error", "Error", "outputs", False, high=np.inf),),
+}  # fmt: skip
 Fake = Callable[[Evaluation, Any], Scores]
 BREAKS: list[tuple[Fake, dict[str, Any], str, str]] = [
     (bad.nameless, {}, "says_what_it_is", "no docstring"),
@@ -75,6 +80,7 @@ BREAKS: list[tuple[Fake, dict[str, Any], str, str]] = [
     (bad.fragile, {}, "copes_with_rare_classes", "bad_evaluators.py, line"),
     (bad.paired, {}, "copes_with_one_gene", "raised ValueError"),
     (bad.pickling, {}, "can_be_written_down", "allow_pickle=False"),
+    (bad.hopeful, OUTPUTS, "copes_with_missing_outputs", "is nan, not a number from"),
 ]
 """Evaluators with what they declare, a rule that they break, and a part of what is said."""
 ONLY = {
@@ -84,6 +90,7 @@ ONLY = {
     bad.forking,
     bad.seeding,
     bad.sly,
+    bad.hopeful,
 }
 """Those that break no other rule."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from panelbench.data.catalogue import own_data
-from panelbench.data.specs import DatasetSpec
+from panelbench.data.specs import DatasetSpec, TaskSpec
 from panelbench.method import Method, Selection
 from panelbench.registry import discover
 from panelbench.stages.fold import Fold, fit_fold
@@ -23,6 +23,7 @@ from panelbench.stages.toolbox import Toolbox
 from tests.tools import need_libraries, write_h5ad
 
 METHODS = discover().methods
+EXPRESSION = TaskSpec(name="genes", kind="expression", primary=4, panel=("g1", "g2", "g3"))
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Fold]:
     """A prepared data set whose genes are chosen, and scaled, on the training cells."""
     folder = tmp_path_factory.mktemp("leak")
     spec = own_data(write_h5ad(folder / "own.h5ad", cells=150), ["cell_type"], hvg=30)
+    spec = spec.model_copy(update={"tasks": (*spec.tasks, EXPRESSION)})
     prepare(spec, folder / "prepared.h5ad", folder)
     cells = load(folder / "prepared.h5ad")
     return cells, spec, fit_fold(cells, spec, 0)
@@ -56,7 +58,8 @@ def _select(cells: Any, fold: Fold, method: Method) -> Selection:
     tools.fold = lambda key, seed: fold  # type: ignore[method-assign]
     training, _ = tools.training_cells("", 0)
     assert tools.cells == [], "the whole data set is let go of before the method runs"
-    labels = labels_of(training, ["cell_type"]) if method.supervised else []
+    task = EXPRESSION if method.expression else TaskSpec(name="cell_type")
+    labels = labels_of(training, [task]) if method.supervised else []
     task = build_task(training, method, labels, k=5, seed=0, scratch=Path())
     assert task.n_cells == len(fold.train)
     with warnings.catch_warnings():

@@ -80,6 +80,17 @@ class OutputsPredictor:
         return cls((AglPredictor if facts["network"] else LinearPredictor).load(arrays, facts))
 
 
+AUXILIARY: dict[training.Strategy, str] = {
+    "agl": "learned",
+    "all": "all",
+    "none": "none",
+    "random": "random",
+    "hvg": "variable",
+    "amal": "weighted",
+    "uncertainty": "weighted",
+}
+"""What each strategy says of its auxiliary outputs in `Selection.info`, for figures."""
+
 _COMMON: dict[str, Any] = {
     "supervised": True,
     "expression": True,
@@ -217,10 +228,10 @@ def _network(task: Task, params: Params, strategy: training.Strategy) -> Selecti
         fitted = fit(problem, estimator, task.rng, device=task.device, progress=task.progress)
     except InputError as error:
         raise NotApplicable(str(error)) from None
-    return _selection(fitted)
+    return _selection(fitted, strategy)
 
 
-def _selection(fitted: Fitted) -> Selection:
+def _selection(fitted: Fitted, strategy: training.Strategy) -> Selection:
     order = np.argsort(-fitted.mask, kind="stable")
     m = len(fitted.primary)
     return Selection(
@@ -229,6 +240,7 @@ def _selection(fitted: Fitted) -> Selection:
         predictor=OutputsPredictor(fitted.predictor),
         info={
             "primary": fitted.primary,
+            "auxiliary": AUXILIARY[strategy],
             "k": fitted.k,
             "last_k": fitted.last_k,
             "n_auxiliary": len(fitted.auxiliary),

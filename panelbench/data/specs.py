@@ -63,7 +63,8 @@ class TaskSpec(Model):
     With ``kind: expression`` genes are predicted, or with `column` the values of a key of ``obsm``
     (NaN where one is not known for a cell). `primary` outputs are scored: names, or how many to
     take by variability, chosen anew on the training cells of every split. All others may be
-    trained on. Outputs found in fewer than `min_cells` training cells are neither, unless named.
+    trained on. Outputs found in fewer than `min_cells` training cells are neither, unless named;
+    primary ones that are not named are found in this share of them (`found_in`).
     What they are predicted from are the data set's `inputs` or, if given, the expression of the
     genes of `panel`, which are no outputs then.
     """
@@ -73,12 +74,13 @@ class TaskSpec(Model):
     kind: Literal["classification", "regression", "expression"] = "classification"
     min_cells: Annotated[int, Field(ge=0)] = 0
     primary: Annotated[int, Field(ge=1)] | tuple[str, ...] = 50
+    found_in: Annotated[float, Field(ge=0, lt=1)] = 0.0
     panel: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> TaskSpec:
-        if self.kind != "expression" and {"primary", "panel"} & self.model_fields_set:
-            raise ValueError("primary and panel belong to tasks of kind expression")
+        if self.kind != "expression" and {*_OF_EXPRESSION} & self.model_fields_set:
+            raise ValueError(f"{', '.join(_OF_EXPRESSION)} belong to tasks of kind expression")
         for name in ("primary", "panel"):
             given = getattr(self, name)
             if isinstance(given, tuple) and len(set(given)) < len(given):
@@ -89,12 +91,16 @@ class TaskSpec(Model):
 
     @model_serializer(mode="wrap")
     def _as_read(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _used(write(self), () if self.kind == "expression" else ("primary", "panel"))
+        return _used(write(self), () if self.kind == "expression" else _OF_EXPRESSION)
 
     @property
     def source(self) -> str:
         """Column of ``obs`` (or key of ``obsm``) that holds the labels."""
         return self.column or self.name
+
+
+_OF_EXPRESSION = ("primary", "found_in", "panel")
+"""Fields that only tasks of kind expression read."""
 
 
 def _used(fields: dict[str, Any], unused: tuple[str, ...]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from panelbench.errors import ConfigError
 from panelbench.records.files import write_atomically
 from panelbench.report import (
+    auxiliary_figure,
     by_class,
     cell_figures,
     confusion_figure,
@@ -25,6 +26,7 @@ from panelbench.report.grid import Grid, markdown, rich_table, to_csv
 from panelbench.report.html import Page, Picture, render
 from panelbench.report.latex import latex
 from panelbench.report.manifest import Drawing, Manifest, origin_of
+from panelbench.report.paired import paired_grid
 from panelbench.report.panels import overlap_grids, stability_grid
 from panelbench.report.properties import (
     FAILURE_COLUMNS,
@@ -150,6 +152,8 @@ class _Parts(NamedTuple):
 
 
 def _grid(summary: Summary, spec: TableSpec) -> Grid:
+    if spec.minus is not None:
+        return paired_grid(summary, spec)
     fill = by_class.by_class_grid if spec.by_class else tables.metric_grid
     return fill(summary, spec)
 
@@ -210,6 +214,12 @@ _KINDS = {
         metric_figures.draw,
         "{} with noisy labels",
         f"test labels clean; {_SPREAD}",
+    ),
+    "metric-by-auxiliary": _Kind(
+        lambda summary, spec, _: auxiliary_figure.metric_by_auxiliary(summary, spec),
+        auxiliary_figure.draw,
+        "{} by the number of genes trained on",
+        _SPREAD,
     ),
     "confusion": _Kind(
         lambda summary, spec, _: confusion_figure.confusion(summary, spec),

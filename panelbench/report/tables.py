@@ -70,6 +70,7 @@ def metric_grid(summary: Summary, spec: TableSpec) -> Grid:
         for number, mark in marks(scores, item).items():
             body[number][i] = replace(body[number][i], mark=mark)
     header, fixed = header_of(columns, named=not spec.title)
+    fixed = without_size(fixed, entrants)
     if spec.n_models:
         header = (*header, ("",) * (len(header[0]) - 1) + ("#models",))
         for row, entrant in zip(body, entrants, strict=True):
@@ -154,6 +155,12 @@ def header_of(
     ]
     stub = ("",) * (max(len(shown), 1) - 1) + ("Method",)
     return (stub, *(tuple(text[level] for level in shown) for text in texts)), fixed
+
+
+def without_size(fixed: Sequence[str], entrants: Sequence[Entrant]) -> list[str]:
+    """What is the same in all columns; where methods find a size of their own, none is told."""
+    own = any(entrant.row.declared.sizes_itself for entrant in entrants)
+    return [text for text in fixed if not (own and text == size_name(None))]
 
 
 def title_of(summary: Summary, spec: TableSpec) -> str:

@@ -137,10 +137,10 @@ def adjusted_correlations(
         # By the cells where an output is known, since these are what is correlated.
         known = np.where(np.isnan(truth[rows]), np.nan, left[rows])
         own = depth_slopes(known, depth[rows])
-        centred = left[rows] - left[rows].mean(axis=0)
-        rest = centred - np.outer(depth[rows] - depth[rows].mean(), own)
-        # What is left of a prediction that is depth alone is rounding.
-        nothing = np.linalg.norm(rest, axis=0) <= 1e-9 * np.linalg.norm(centred, axis=0)
+        rest = left[rows] - left[rows].mean(axis=0)
+        rest -= np.outer(depth[rows] - depth[rows].mean(), own)
+        # What is left of a prediction that is constant, or depth alone, is rounding.
+        nothing = np.linalg.norm(rest, axis=0) <= 1e-9 * np.linalg.norm(left[rows], axis=0)
         left[rows] = np.where(nothing, 0.0, rest)
     return correlations(truth - np.outer(depth, slopes), left, groups)
 

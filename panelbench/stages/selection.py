@@ -228,8 +228,10 @@ def outputs(predictor: Predictor, target: Target, X: np.ndarray) -> np.ndarray:
         shape = (len(X), *target.values.shape[1:])
         if target.primary is not None:
             shape = (len(X), int(target.primary.sum()))
-        if found.shape != shape or not np.isfinite(found).all():
+        if found.shape != shape:
             raise MethodError(f"its predictor for {target.name} gave {found.shape}, not {shape}")
+        if not np.isfinite(found).all():
+            raise MethodError(f"its predictor for {target.name} gave values that are not finite")
         return found
     found = np.asarray(predictor.predict_proba(target.name, X))
     shape = (len(X), len(target.classes))

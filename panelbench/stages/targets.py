@@ -69,18 +69,20 @@ def choose_outputs(cells: AnnData, task: TaskSpec) -> Outputs:
     if both := set(named) & set(task.panel):
         raise NotApplicable(f"{task.name}: on the panel and primary: {', '.join(sorted(both)[:5])}")
     values = _values(cells, task, known)
-    kept = np.count_nonzero(np.nan_to_num(values), axis=0) >= max(task.min_cells, 1)
+    often = np.count_nonzero(np.nan_to_num(values), axis=0)
+    kept = often >= max(task.min_cells, 1)
     kept[[position[name] for name in task.panel if name in position]] = False
     kept[[position[name] for name in named]] = True
     columns = np.flatnonzero(kept)
     if isinstance(task.primary, tuple):
         primary = np.isin(np.array(known)[columns], named)
     else:
-        if len(columns) < task.primary:
-            raise NotApplicable(f"{task.name}: {task.primary} primary outputs are asked for, and "
-                                f"{len(columns)} can be chosen")  # fmt: skip
         order, _ = dispersion_order(values[:, columns])
-        primary = np.isin(np.arange(len(columns)), order[: task.primary])
+        able = order[often[columns[order]] >= task.found_in * len(values)]
+        if len(able) < task.primary:
+            raise NotApplicable(f"{task.name}: {task.primary} primary outputs are asked for, and "
+                                f"{len(able)} can be chosen")  # fmt: skip
+        primary = np.isin(np.arange(len(columns)), able[: task.primary])
     return Outputs(tuple(known[column] for column in columns), primary)
 
 

@@ -277,7 +277,8 @@ class EvaluateRun:
 
     def describe(self) -> str:
         """One line for people."""
-        size = "all genes" if self.k is None else f"k {self.k}"
+        uncut = "as many genes as it takes" if self.row.declared.sizes_itself else "all genes"
+        size = uncut if self.k is None else f"k {self.k}"
         return (
             f"evaluate {self.row.variant} on {self.dataset.id} {self.task.name}, {size}, "
             f"seed {self.question.seed}, {self.evaluator_variant}{_noise(self.question.noise)}"

@@ -100,7 +100,7 @@ class TableSpec(Model):
 
     With `by_class`, classes are in rows too (metrics of reconstructed expression). Give `datasets`,
     `tasks`, `ks`, `evaluators` or `metrics` to restrict it; everything of the suite is shown
-    otherwise.
+    otherwise. With `minus`, a method by id, cells are differences to its scores, seed by seed.
     """
 
     name: Name
@@ -112,6 +112,7 @@ class TableSpec(Model):
     evaluators: tuple[str, ...] | None = None
     n_models: bool = False
     by_class: bool = False
+    minus: str | None = None
 
 
 class FigureSpec(Model):
@@ -119,9 +120,10 @@ class FigureSpec(Model):
 
     kind
         ``metric-by-k``: a metric against the panel size. ``metric-by-noise``: against the
-        fraction of noisy labels. ``confusion``: confusion matrices side by side. ``umap``:
-        test cells by the panel's genes (needs the evaluator ``umap``). ``reconstruction``:
-        gene variances and principal components of reconstructed cells (needs
+        fraction of noisy labels. ``metric-by-auxiliary``: of expression targets, against the
+        number of genes trained on beside the primary ones. ``confusion``: confusion matrices side
+        by side. ``umap``: test cells by the panel's genes (needs the evaluator ``umap``).
+        ``reconstruction``: gene variances and principal components of reconstructed cells (needs
         ``builtin-reconstruct``).
     methods
         Methods to draw, by id or with parameters as in the tables' CSV; all otherwise.
@@ -130,9 +132,14 @@ class FigureSpec(Model):
     """
 
     name: Name
-    kind: Literal["metric-by-k", "metric-by-noise", "confusion", "umap", "reconstruction"] = (
-        "metric-by-k"
-    )
+    kind: Literal[
+        "metric-by-k",
+        "metric-by-noise",
+        "metric-by-auxiliary",
+        "confusion",
+        "umap",
+        "reconstruction",
+    ] = "metric-by-k"
     title: str = ""
     metric: str = "f1_macro"
     datasets: tuple[str, ...] | None = None

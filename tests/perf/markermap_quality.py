@@ -53,7 +53,7 @@ def split(cells: Any, spec: Any, method: Any, k: int, seed: int) -> tuple[Task, 
 
     fold = fit_fold(cells, spec, seed)
     rows = np.sort(np.concatenate([fold.train, fold.validation]))
-    labels = labels_of(cells, [spec.tasks[0].name])
+    labels = labels_of(cells, [spec.tasks[0]])
     build = {"k": k, "seed": seed, "validation": np.isin(rows, fold.validation)}
     task = build_task(fold.take(cells, rows), method, labels, **build)
     test = fold.take(cells, fold.test)
