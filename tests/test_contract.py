@@ -64,7 +64,8 @@ def test_contract(id: str, rule: str) -> None:
 
 LABELS = {"supervised": True}
 OUTPUTS = {
-    **LABELS, "expression": True, "reads": "inputs", "sizes_itself": True, "predictor": bad.Averages,
+    **LABELS, "expression": True, "reads": "inputs", "sizes_itself": True,
+    "predictor": bad.Averages,
 }  # fmt: skip
 BREAKS: list[tuple[Callable[[Task, Any], Selection], dict[str, Any], dict[str, str]]] = [
     (bad.sound, {}, {}),

@@ -156,7 +156,7 @@ def _saved(predictor: Spy) -> Any:
     X = np.arange(12, dtype=np.float32).reshape(4, 3)
     labels = Target("t", "classification", np.zeros(4, np.int64), ("a", "b"))
     task = Task(X, np.array(["g0", "g1", "g2"]), {"t": labels}, k=2, seed=0)
-    method = SimpleNamespace(predictor=predictor)
+    method = SimpleNamespace(predictor=predictor, reads="genes")
     found = Selection(["g0", "g1"], predictor=predictor)
     return saved_predictor(found, task, method)  # type: ignore[arg-type]
 
