@@ -229,7 +229,7 @@ def test_a_group_validates_and_rounds_go_on() -> None:
         ({"scheme": "folds", "validation": 0.1}, "less than one of 5 folds"),
         ({"scheme": "folds", "folds": 3, "validation": 0.7}, "leave none to train on"),
         ({"scheme": "holdout", "folds": 3}, "folds belongs to the scheme folds or blocks"),
-        ({"scheme": "folds", "tiles": 3}, "tiles belongs to the scheme blocks"),
+        ({"scheme": "folds", "tiles": 7}, "tiles belongs to the scheme blocks"),
         ({"scheme": "groups", "group": "a", "rounds": 2}, "rounds belongs to"),
     ],
 )

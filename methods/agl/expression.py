@@ -99,6 +99,7 @@ _COMMON: dict[str, Any] = {
     "predictor": OutputsPredictor,
     "libraries": ("torch", "pandas", "scipy"),
     "cite": "Shiku et al. 2026",
+    "doi": "10.48550/arXiv.2511.18336",
 }
 
 
@@ -136,7 +137,7 @@ def select_hvg(task: Task, params: CountedParams) -> Selection:
     "agl-amal",
     params=Params,
     label="AMAL, by gene",
-    **_COMMON | {"cite": "Sivasubramanian et al. 2023"},
+    **_COMMON | {"cite": "Sivasubramanian et al. 2023", "doi": "10.48550/arXiv.2202.03250"},
 )
 def select_amal(task: Task, params: Params) -> Selection:
     """Train on all outputs, with a learned weight for each auxiliary one."""
@@ -147,14 +148,14 @@ def select_amal(task: Task, params: Params) -> Selection:
     "agl-uncertainty",
     params=Params,
     label="Uncertainty weighting",
-    **_COMMON | {"cite": "Kendall et al. 2018"},
+    **_COMMON | {"cite": "Kendall et al. 2018", "doi": "10.48550/arXiv.1705.07115"},
 )
 def select_uncertainty(task: Task, params: Params) -> Selection:
     """Train on all outputs, weighted by their training losses."""
     return _network(task, params, "uncertainty")
 
 
-_LINEAR: dict[str, Any] = _COMMON | {"libraries": (), "cite": ""}
+_LINEAR: dict[str, Any] = _COMMON | {"libraries": (), "cite": "", "doi": ""}
 
 
 @method("ridge-expression", params=Held, label="Ridge regression", **_LINEAR)

@@ -158,7 +158,8 @@ class SplitSpec(Model):
         if self.scheme in ("groups", "leave-one-group-out") and self.group is None:
             raise ValueError(f"scheme {self.scheme!r} needs 'group', the obs column to split by")
         for name, schemes in _OF_SCHEMES.items():
-            if name in self.model_fields_set and self.scheme not in schemes:
+            usual = getattr(self, name) == type(self).model_fields[name].default
+            if not usual and self.scheme not in schemes:
                 raise ValueError(f"{name} belongs to the scheme {' or '.join(schemes)}")
         if self.scheme in ("folds", "blocks"):
             if self.n_validation > self.folds - 2:
