@@ -195,7 +195,7 @@ def driver(jobs: Sequence[Job], files: Mapping[str, str]) -> str:
              "set -euo pipefail", 'cd "$(dirname "$0")"', "declare -A id"]  # fmt: skip
     for job in jobs:
         after = [f"${{id[{name}]}}" if name in files else name for name in job.after]
-        option = "".join(f" {part}" for part in dependency(after))
+        option = "".join(f' "{part}"' for part in dependency(after))
         lines.append(f"id[{job.name}]=$(sbatch --parsable{option} {files[job.name]})")
         lines.append(f'echo "${{id[{job.name}]}} {job.name}"')
     return "\n".join([*lines, ""])

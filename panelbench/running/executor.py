@@ -30,13 +30,16 @@ from panelbench.running.needs import allowed, need_of
 from panelbench.running.progress import Reporter
 from panelbench.running.settings import Settings
 from panelbench.running.states import StageSummary, State, States
-from panelbench.running.supervisor import SCRATCH, Outcome, Worker
+from panelbench.running.supervisor import INTERRUPTED, SCRATCH, Outcome, Worker
+from panelbench.running.under_way import UnderWay
 from panelbench.stages.panel import panel_digest, panel_of
 from panelbench.suite.plan import stage_module
 from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Run, SelectRun
 
 T = TypeVar("T")
 U = TypeVar("U")
+_LAST_WORDS = 20.0
+"""Seconds that interrupted runs have to be recorded: less than schedulers wait before they kill."""
 
 
 class Executor:
@@ -55,6 +58,7 @@ class Executor:
         self._claims = Claims()
         self._workers: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._all: list[Worker] = []
+        self._under_way = UnderWay()
 
     def __enter__(self) -> Executor:
         remove_scratch()
@@ -198,6 +202,7 @@ class Executor:
         if not self.states.of(run).due:
             return None
         folder, attempt = self.store.folder(run.address), new_attempt()
+        job: RunJob | None = None
         try:
             if not self._claims.take(folder, attempt):
                 return None
@@ -210,6 +215,12 @@ class Executor:
             else:
                 outcome = self._supervised(run, job, reporter)
             self._record(run, job, outcome)
+        except KeyboardInterrupt:
+            # Where there is one worker only, this is the main thread, which signals interrupt.
+            self._stop_workers()
+            if job is not None:
+                self._record(run, job, Outcome(Status.FAULT, INTERRUPTED))
+            raise
         except OSError as error:
             outcome = Outcome(Status.FAULT, f"{run.describe()}: {error}")
             self._remember(run, outcome)
@@ -318,14 +329,19 @@ class Executor:
             self._all.append(worker)
             self._workers.put(worker)
         pool = Parallel(n_jobs=count, backend="threading", return_as="generator_unordered")
-        results: Iterable[Any] = pool(delayed(one)(item) for item in items)
+        results: Iterable[Any] = pool(delayed(self._under_way.do)(one, item) for item in items)
         try:
             yield from results
         except BaseException:
-            # An interrupt: threads end when their runs do.
-            for worker in self._all:
-                worker.close()
+            # An interrupt: runs end with their workers, and are recorded as interrupted.
+            self._stop_workers()
+            self._under_way.wait(_LAST_WORDS)
             raise
+
+    def _stop_workers(self) -> None:
+        self._under_way.stop()
+        for worker in self._all:
+            worker.close()
 
     @contextmanager
     def _worker(self) -> Iterator[Worker]:

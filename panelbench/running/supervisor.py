@@ -41,6 +41,8 @@ _SILENCE = 300.0
 """Seconds in which a worker must have begun a run: it loads libraries and the data before."""
 _GOODBYE = 20.0
 """Seconds in which a worker must tell of the end of a run that is over."""
+INTERRUPTED = "interrupted: the command was stopped"
+"""Reason of a run that a signal to the command has ended."""
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 """Signals that ask every process of a job to end, as schedulers send to all of them at once."""
 
@@ -189,8 +191,8 @@ class Worker:
                 self._kill()
                 if done is not None:
                     return _outcome(done, seconds())
-                by = "the command" if self._closed else "the worker process"
-                reason = f"interrupted: {by} was stopped" + _tail(log)
+                reason = INTERRUPTED if self._closed else "interrupted: the worker was stopped"
+                reason += _tail(log)
                 return Outcome(Status.FAULT, reason, seconds=seconds())
             if done is None and verdict is None and child is not None and limits is not None:
                 verdict = _over(process.pid, seconds(), limits.time_limit, limits.memory_limit)
