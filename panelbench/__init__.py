@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from panelbench.api import run as run
+    from panelbench.submission import submit as submit
 
 __version__ = "0.2.0"
-__all__ = ["__version__", "run"]
+__all__ = ["__version__", "run", "submit"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from panelbench.api import run
 
         return run
+    if name == "submit":
+        from panelbench.submission import submit
+
+        return submit
     raise AttributeError(f"module 'panelbench' has no attribute {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +17,14 @@ from panelbench.records.status import Status, exit_code
 from panelbench.records.store import Store
 from panelbench.registry import discover, discover_evaluators
 from panelbench.report.collect import collect
+from panelbench.report.frame import scores_frame
 from panelbench.report.results import Results
 from panelbench.running.executor import Executor
+from panelbench.running.needs import check_names, with_suite
 from panelbench.running.settings import Settings, default_cache, default_mirrors
 from panelbench.running.states import StageSummary, State, States
 from panelbench.stages.panel import panel_of
+from panelbench.suite.choice import with_keys
 from panelbench.suite.panels import check_panel, read_panel
 from panelbench.suite.plan import make_plan
 from panelbench.suite.request import Request
@@ -71,9 +74,10 @@ def plan_for(
     settings: Settings,
     shard: tuple[int, int] | None = None,
     *,
+    keys: Sequence[str] = (),
     download: bool = True,
 ) -> Plan:
-    """Plan a request; nothing is run.
+    """Plan a request, or the runs of it whose keys begin with `keys`; nothing is run.
 
     A data set whose files have no known checksum is known by their contents: with `download` they
     are fetched here, without it is a data set with a problem.
@@ -90,15 +94,12 @@ def plan_for(
 
     registry = discover(settings.methods_dirs)
     evaluators = discover_evaluators(settings.evaluators_dirs)
-    return make_plan(
-        request.resolve(),
-        request.catalogue(),
-        registry,
-        checksum,
-        evaluators,
-        request.max_runs,
-        shard,
-    )
+    suite = request.resolve()
+    check_names(suite.needs, registry, evaluators, f"needs of suite {suite.name}")
+    check_names(settings.needs, registry, evaluators, "--need")
+    catalogue, most = request.catalogue(), request.max_runs
+    plan = make_plan(suite, catalogue, registry, checksum, evaluators, most, shard)
+    return with_keys(plan, keys) if keys else plan
 
 
 def perform(
@@ -108,6 +109,7 @@ def perform(
     shard: tuple[int, int] | None = None,
     out: Path | None = None,
     said: Callable[[StageSummary], None] = lambda summary: None,
+    keys: Sequence[str] = (),
 ) -> Done:
     """Go through stages, doing what is not done yet.
 
@@ -124,20 +126,18 @@ def perform(
         Where to write the panel of the only selection, as CSV: rank, gene, score.
     said
         Called with each stage's summary as soon as the stage is over.
+    keys
+        Only the runs whose keys begin so; the report is left out then too.
 
     Raises
     ------
     InputError
         When nothing can be run: bad options, or no data set can be had.
     """
-    plan = plan_for(request, settings, shard, download=bool({*stages} - {"report"}))
+    download = bool({*stages} - {"report"})
+    plan = plan_for(request, settings, shard, keys=keys, download=download)
     _check_asked(plan, stages, out)
-    limits = plan.suite.limits
-    settings = replace(
-        settings,
-        time_limit=settings.time_limit or limits.time,
-        memory_limit=settings.memory_limit or limits.memory,
-    )
+    settings = with_suite(settings, plan.suite)
     done = Done(plan)
     wanted = set(stages)
     if request.panel and "evaluate" in wanted:
@@ -166,7 +166,7 @@ def perform(
         done.unreadable = executor.store.unreadable
     if stages and stages[-1] == "evaluate" and any(s.status == "done" for _, s in done.states):
         done.results = collect(plan, executor.states.store)
-    if "report" in wanted and shard is None:
+    if "report" in wanted and shard is None and not keys:
         done.results, done.report = report(plan, settings)
         if wanted == {"report"} and all(line.status != "ok" for line in done.results.scores):
             raise InputError(
@@ -201,11 +201,14 @@ def report(plan: Plan, settings: Settings) -> tuple[Results, list[Path]]:
 
 
 def inspect(
-    request: Request, settings: Settings, shard: tuple[int, int] | None = None
+    request: Request,
+    settings: Settings,
+    shard: tuple[int, int] | None = None,
+    keys: Sequence[str] = (),
 ) -> list[tuple[Run, State]]:
     """Where every run of a request stands; nothing is run."""
     states = States(Store(settings.results), settings.retry, once=True)
-    plan = plan_for(request, settings, shard, download=False)
+    plan = plan_for(request, settings, shard, keys=keys, download=False)
     runs: list[Run] = [*plan.selections, *plan.evaluations]
     return [(run, states.explain(run)) for run in runs]
 
@@ -304,24 +307,12 @@ def run(
     --------
     >>> panelbench.run(dataset="pbmc68k-reduced", method=["mrmr-f", "random"], k=16)
     """
-    listed = ("dataset", "method", "task", "k", "seed", "evaluator", "label", "target")
-    unknown = request.keys() - set(Request.__dataclass_fields__)
-    if unknown:
-        raise ConfigError(f"run() has no option {sorted(unknown)[0]!r}")
-    for name in listed:
-        if name in request and isinstance(request[name], str | int):
-            request[name] = [request[name]]
-    for name in ("data", "datasets"):
-        if isinstance(request.get(name), str):
-            request[name] = Path(request[name])
-    if "panel" in request:
-        request["panel"] = _paths(request["panel"])
-    settings = Settings(
-        results=Path(results),
-        cache=Path(cache) if cache else default_cache(),
-        mirrors=default_mirrors() if mirror is None else _paths(mirror),
-        methods_dirs=_paths(methods_dir),
-        evaluators_dirs=_paths(evaluators_dir),
+    settings = settings_of(
+        results,
+        cache,
+        mirror,
+        methods_dir,
+        evaluators_dir,
         jobs=jobs,
         device=device,
         retry=frozenset(retry),
@@ -329,38 +320,53 @@ def run(
         memory_limit=memory_limit,
         quiet=quiet,
     )
-    asked = Request(suite=None if suite is None else str(suite), **request)
-    done = perform(asked, settings, stages, shard)
+    done = perform(request_of(suite, request, "run"), settings, stages, shard)
     found = done.results or collect(done.plan, Store(settings.results))
     return scores_frame(found)
+
+
+def request_of(suite: str | Path | None, given: Mapping[str, Any], who: str) -> Request:
+    """A request from what a function was given.
+
+    Raises
+    ------
+    ConfigError
+        For what no request has.
+    """
+    unknown = given.keys() - set(Request.__dataclass_fields__)
+    if unknown:
+        raise ConfigError(f"{who}() has no option {sorted(unknown)[0]!r}")
+    fields = dict(given)
+    for name in ("dataset", "method", "task", "k", "seed", "evaluator", "label", "target"):
+        if name in fields and isinstance(fields[name], str | int):
+            fields[name] = [fields[name]]
+    for name in ("data", "datasets"):
+        if isinstance(fields.get(name), str):
+            fields[name] = Path(fields[name])
+    if "panel" in fields:
+        fields["panel"] = _paths(fields["panel"])
+    return Request(suite=None if suite is None else str(suite), **fields)
+
+
+def settings_of(
+    results: str | Path,
+    cache: str | Path | None,
+    mirror: str | Path | Iterable[str | Path] | None,
+    methods_dir: str | Path | Iterable[str | Path],
+    evaluators_dir: str | Path | Iterable[str | Path],
+    **more: Any,
+) -> Settings:
+    """Settings from what a function was given."""
+    return Settings(
+        results=Path(results),
+        cache=Path(cache) if cache else default_cache(),
+        mirrors=default_mirrors() if mirror is None else _paths(mirror),
+        methods_dirs=_paths(methods_dir),
+        evaluators_dirs=_paths(evaluators_dir),
+        **more,
+    )
 
 
 def _paths(given: str | Path | Iterable[str | Path]) -> tuple[Path, ...]:
     one = [given] if isinstance(given, str | Path) else given
     return tuple(Path(path) for path in one)
-
-
-def scores_frame(results: Results) -> pd.DataFrame:
-    """Scores with one column per metric."""
-    import pandas as pd
-
-    lines = results.scores
-    scores = pd.DataFrame(
-        {
-            "dataset": [line.dataset for line in lines],
-            "method": [line.row.method for line in lines],
-            "variant": [line.row.variant for line in lines],
-            "task": [line.task for line in lines],
-            # Missing where the panel is not cut.
-            "k": pd.array([line.k for line in lines], dtype="Int64"),
-            "seed": [line.seed for line in lines],
-            "evaluator": [line.evaluator.variant for line in lines],
-            "noise": [line.noise.fraction for line in lines],
-            "noise_in": [line.noise.seen_by for line in lines],
-            "status": [line.status for line in lines],
-            "reason": [line.reason for line in lines],
-        }
-    )
-    costs = ["seconds", "cpu_seconds", "peak_memory_mb", "gpu_memory_mb"]
-    cost = pd.DataFrame({name: [getattr(line, name) for line in lines] for name in costs})
-    return pd.concat([scores, pd.DataFrame([line.metrics for line in lines]), cost], axis=1)

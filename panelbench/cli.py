@@ -118,6 +118,7 @@ def _request(values: dict[str, Any]) -> Request:
 
 
 def _settings(values: dict[str, Any]) -> Settings:
+    from panelbench.running.needs import parse_needs
     from panelbench.running.settings import Settings, default_cache, default_mirrors, parse_retry
     from panelbench.units import seconds, size
 
@@ -133,6 +134,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         retry=parse_retry(values.get("retry")),
         time_limit=None if time is None else seconds(time, "--time-limit"),
         memory_limit=None if memory is None else size(memory, "--memory-limit"),
+        needs=parse_needs(values.get("need") or ()),
         quiet=False,
     )
 
@@ -145,8 +147,9 @@ def _stage(values: dict[str, Any], stages: tuple[str, ...]) -> int:
     request, settings = _request(values), _settings(values)
     as_json = values["output"] == "json"
     shard = parse_shard(values.get("shard"))
+    keys = tuple(key for text in values.get("key") or () for key in text.split(",") if key)
     if values.get("dry_run"):
-        states = api.inspect(request, settings, shard)
+        states = api.inspect(request, settings, shard, keys)
         show.states(states, stages, as_json=as_json)
         return 0
     done = api.perform(
@@ -156,6 +159,7 @@ def _stage(values: dict[str, Any], stages: tuple[str, ...]) -> int:
         shard,
         values.get("out"),
         lambda summary: print(summary, file=sys.stderr, flush=True),
+        keys,
     )
     show.done(done, settings, as_json=as_json, shard=shard)
     return done.exit_code
@@ -167,7 +171,7 @@ def _stage(values: dict[str, Any], stages: tuple[str, ...]) -> int:
 @_command(
     "preprocess",
     "Fetch, check, filter and normalise data sets.",
-    *(options.grid, options.place, options.run),
+    *(options.grid, options.place, options.run, options.limits),
 )
 def _preprocess(values: dict[str, Any]) -> int:
     return _stage(values, ("preprocess",))
@@ -176,7 +180,7 @@ def _preprocess(values: dict[str, Any]) -> int:
 @_command(
     "select",
     "Let methods rank genes on training cells.",
-    *(options.grid, options.out, options.place, options.run),
+    *(options.grid, options.out, options.place, options.run, options.limits),
 )
 def _select(values: dict[str, Any]) -> int:
     return _stage(values, ("preprocess", "select"))
@@ -185,7 +189,7 @@ def _select(values: dict[str, Any]) -> int:
 @_command(
     "evaluate",
     "Score panels on test cells.",
-    *(options.grid, options.panel, options.place, options.run),
+    *(options.grid, options.panel, options.place, options.run, options.limits),
 )
 def _evaluate(values: dict[str, Any]) -> int:
     return _stage(values, ("preprocess", "evaluate"))
@@ -209,10 +213,22 @@ def _report(values: dict[str, Any]) -> int:
         options.out,
         options.place,
         options.run,
+        options.limits,
     ),
 )
 def _run(values: dict[str, Any]) -> int:
     return _stage(values, ("preprocess", "select", "evaluate", "report"))
+
+
+@_command(
+    "submit",
+    "Send what is missing to the queue of a cluster (Slurm).",
+    *(options.grid, options.panel, options.place, options.limits, options.queue),
+)
+def _submit(values: dict[str, Any]) -> int:
+    from panelbench.commands import submit
+
+    return submit.submit(_request(values), _settings(values), values)
 
 
 @_command(

@@ -19,7 +19,6 @@ import pytest
 from panelbench.data.specs import DatasetSpec
 from panelbench.errors import Fault, MethodError, NotApplicable
 from panelbench.records.cache import Entry, StageCache
-from panelbench.records.provenance import usable_cores
 from panelbench.records.status import Status
 from panelbench.records.store import Address, Store
 from panelbench.registry import discover
@@ -36,7 +35,6 @@ from panelbench.running.jobs import (
     decode_reply,
 )
 from panelbench.running.progress import Reporter
-from panelbench.running.settings import Settings
 from panelbench.running.supervisor import Worker
 from panelbench.stages.fold import fit_fold
 from panelbench.stages.questions import SelectQuestion
@@ -299,50 +297,3 @@ def test_nothing_is_said_where_nothing_is_to_do_or_nobody_listens() -> None:
         with Reporter("select", total, stream, quiet=quiet) as reporter:
             reporter.done("one", Status.OK, 1.0)
     assert stream.getvalue() == ""
-
-
-# -- cores ----------------------------------------------------------------------------------
-
-
-def test_cores_are_those_that_the_scheduler_grants(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ("SLURM_CPUS_PER_TASK", "PBS_NCPUS", "NSLOTS", "LSB_DJOB_NUMPROC")
-    for name in names:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
-    assert usable_cores() == 6
-    for name in names:
-        with monkeypatch.context() as inside:
-            inside.setenv(name, "3")
-            assert usable_cores() == 3
-            assert Settings(Path(), Path()).n_workers == 3
-            assert Settings(Path(), Path(), jobs=2).n_jobs == 1
-            inside.setenv(name, "64")
-            assert usable_cores() == 6, "no more than this process may use"
-            for nonsense in ("", "0", "all", "-2"):
-                inside.setenv(name, nonsense)
-                assert usable_cores() == 6
-    assert Settings(Path(), Path(), jobs=2).n_jobs == 3
-
-
-def test_memory_is_never_more_than_the_job_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from panelbench.records import provenance
-    from panelbench.running import executor
-
-    group = tmp_path / "memory.max"
-    monkeypatch.setattr(provenance, "_MEMORY_LIMITS", (group,))
-    for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"):
-        monkeypatch.delenv(name, raising=False)
-    assert provenance.usable_memory() is None
-    assert executor._allowed(16) == 16 * 1024**3
-    group.write_text("max\n")
-    assert provenance.usable_memory() is None
-    group.write_text(f"{8 * 1024**3}\n")
-    assert executor._allowed(16) == 8 * 1024**3
-    assert executor._allowed(1) == 1024**3
-    monkeypatch.setenv("SLURM_MEM_PER_CPU", "1024")
-    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "2")
-    assert executor._allowed(16) == 2 * 1024**3
-    monkeypatch.setenv("SLURM_MEM_PER_NODE", "512")
-    assert executor._allowed(16) == 512 * 1024**2

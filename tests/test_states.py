@@ -328,20 +328,24 @@ def test_limits_that_are_asked_for_go_before_those_of_the_suite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from panelbench import api
+    from panelbench.running.needs import need_of
 
     class Stop(Exception): ...
 
     def stopped(settings: Settings) -> None:
-        found.append((settings.time_limit, settings.memory_limit))
+        found.append(settings)
         raise Stop
 
-    found: list[Any] = []
+    found: list[Settings] = []
     monkeypatch.setattr(api, "Executor", stopped)
     suite = {**SUITE, "datasets": ["pbmc68k-reduced"], "methods": ["random"],
              "limits": {"time": "1m", "memory": "1G"}}  # fmt: skip
     (tmp_path / "s.yaml").write_text(json.dumps(suite))
+    request = Request(suite=str(tmp_path / "s.yaml"))
     for limits in ({}, {"time_limit": 5.0, "memory_limit": 7}):
         settings = Settings(tmp_path, tmp_path, **limits)  # type: ignore[arg-type]
         with pytest.raises(Stop):
-            api.perform(Request(suite=str(tmp_path / "s.yaml")), settings)
-    assert found == [(60.0, 1024**3), (5.0, 7)]
+            api.perform(request, settings)
+    run = api.plan_for(request, settings).selections[0]
+    needs = [need_of(run, settings) for settings in found]
+    assert [(need.time, need.memory) for need in needs] == [(60.0, 1024**3), (5.0, 7)]

@@ -13,6 +13,7 @@ from panelbench.commands.output import (
     print_rows,
     short_path,
 )
+from panelbench.commands.queue import with_queue
 from panelbench.errors import InputError, UnknownName
 from panelbench.records.store import Record, Store, newest
 from panelbench.text import printable
@@ -36,7 +37,7 @@ def listing(what: str, settings: Settings, datasets: Path | None, output: str) -
         "datasets": lambda: _datasets(datasets),
         "tasks": lambda: _tasks(datasets),
         "suites": _suites,
-        "runs": lambda: _runs(settings),
+        "runs": lambda: with_queue(_runs(settings), settings),
     }
     if what not in kinds:
         raise UnknownName("list", what, kinds)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 _GRID, _OWN, _PLACE, _HOW = "What to run", "Your own data", "Where things are", "How to run"
+_CLUSTER = "On a cluster"
 
 
 def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
@@ -132,6 +133,18 @@ def run(
     jobs: Annotated[
         int | None, _option(_HOW, "--jobs", min=1, help="Runs at a time. Default: one per core.")
     ] = None,
+    shard: Annotated[
+        str | None, _option(_HOW, "--shard", help="I/N: only the runs of shard I of N, from 0.")
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        _option(_HOW, "--key", help="Only runs whose keys begin so (comma-separated). Repeatable."),
+    ] = None,
+) -> None:
+    """Options of commands that do runs themselves."""
+
+
+def limits(
     device: Annotated[
         str, _option(_HOW, "--device", help="auto, cpu, cuda or cuda:N. Default: auto.")
     ] = "auto",
@@ -142,9 +155,6 @@ def run(
         str | None,
         _option(_HOW, "--retry", help="Do runs again that ended so: failed,timeout,oom,skipped."),
     ] = None,
-    shard: Annotated[
-        str | None, _option(_HOW, "--shard", help="I/N: only the runs of shard I of N, from 0.")
-    ] = None,
     time_limit: Annotated[
         str | None, _option(_HOW, "--time-limit", help="Of one run: 90, 10m, 2h.")
     ] = None,
@@ -153,6 +163,48 @@ def run(
     ] = None,
 ) -> None:
     """Options that say how runs are done."""
+
+
+def queue(
+    need: Annotated[
+        list[str] | None,
+        _option(
+            _CLUSTER,
+            "--need",
+            help="ID.WHAT=VALUE: time, memory, cores, gpus or usual (time) of the runs of a method "
+            "or evaluator, of preprocess or report, or of all. Repeatable.",
+        ),
+    ] = None,
+    pack: Annotated[
+        str, _option(_CLUSTER, "--pack", help="Short runs share a task of this time. Default: 30m.")
+    ] = "30m",
+    throttle: Annotated[
+        int | None,
+        _option(_CLUSTER, "--throttle", min=1, help="Tasks of an array at a time."),
+    ] = None,
+    partition: Annotated[str | None, _option(_CLUSTER, "--partition", help="As of sbatch.")] = None,
+    account: Annotated[str | None, _option(_CLUSTER, "--account", help="As of sbatch.")] = None,
+    qos: Annotated[str | None, _option(_CLUSTER, "--qos", help="As of sbatch.")] = None,
+    constraint: Annotated[
+        str | None, _option(_CLUSTER, "--constraint", help="As of sbatch.")
+    ] = None,
+    gres: Annotated[
+        str | None,
+        _option(_CLUSTER, "--gres", help="What runs that need a GPU ask for. Default: gpu:N."),
+    ] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        _option(_CLUSTER, "--sbatch", help="Any other option: mail-type=END. Repeatable."),
+    ] = None,
+    print_: Annotated[
+        Path | None,
+        _option(_CLUSTER, "--print", help="Write the scripts into a folder; send nothing."),
+    ] = None,
+    wait: Annotated[
+        bool, _option(_CLUSTER, "--wait", help="Follow the jobs until all are over.")
+    ] = False,
+) -> None:
+    """Options of jobs on a cluster."""
 
 
 def panel(

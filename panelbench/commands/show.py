@@ -106,6 +106,16 @@ def done(done: Done, settings: Settings, *, as_json: bool, shard: tuple[int, int
         print(f"shard {shard[0]}/{shard[1]} is over; when all are, run `panelbench report`")
 
 
+def ends(found: Iterable[tuple[Run, State]]) -> None:
+    """Print how runs ended that were done elsewhere: counts, and what failed."""
+    found = list(found)
+    counts = Counter(state.status for _, state in found)
+    print(
+        f"{len(found)} runs: " + ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+    )
+    _failures(found)
+
+
 def _panels(states: Iterable[tuple[Run, State]], most: int = 40, genes: int = 8) -> None:
     """Print the first genes of each panel, where nothing else was asked for."""
     from panelbench.suite.runs import SelectRun

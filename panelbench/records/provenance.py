@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import socket
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
+from panelbench.records.grant import usable_cores
 from panelbench.records.keys import library_versions
 
 LIBRARIES = (
@@ -23,52 +22,6 @@ LIBRARIES = (
     "scikit-learn",
     "scipy",
 )
-
-
-def usable_cores() -> int:
-    """Cores this process may use: the scheduler's grant or the affinity mask, not the node's."""
-    for variable in ("SLURM_CPUS_PER_TASK", "PBS_NCPUS", "NSLOTS", "LSB_DJOB_NUMPROC"):
-        value = os.environ.get(variable, "")
-        if value.isdigit() and int(value) > 0:
-            return min(int(value), _affinity())
-    return _affinity()
-
-
-def usable_memory() -> int | None:
-    """Bytes this process may hold: the scheduler's grant or the control group's limit.
-
-    Returns
-    -------
-    The smallest that is known, None when nothing limits it.
-    """
-    cores = os.environ.get("SLURM_CPUS_ON_NODE", "")
-    grants = [_megabytes("SLURM_MEM_PER_NODE")]
-    if cores.isdigit():
-        grants.append(_megabytes("SLURM_MEM_PER_CPU") * int(cores))
-    known = [grant for grant in grants if grant]
-    for place in _MEMORY_LIMITS:
-        with contextlib.suppress(OSError):
-            text = place.read_text(encoding="ascii").strip()
-            # "max", or a number near 2^63, is no limit.
-            known += [int(text)] if text.isdigit() and int(text) < 2**60 else []
-    return min(known, default=None)
-
-
-_MEMORY_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
-
-
-def _megabytes(variable: str) -> int:
-    value = os.environ.get(variable, "")
-    return int(value) * 1024**2 if value.isdigit() else 0
-
-
-def _affinity() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def environment(libraries: Iterable[str] = ()) -> dict[str, Any]:
@@ -89,6 +42,7 @@ def environment(libraries: Iterable[str] = ()) -> dict[str, Any]:
         "job": os.environ.get("SLURM_JOB_ID", ""),
         "versions": {name: found for name, found in versions.items() if found},
         "gpu": _gpu(),
+        "gpus_granted": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     }
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import queue
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,22 +20,26 @@ from panelbench.records.cache import StageCache
 from panelbench.records.claims import Claims
 from panelbench.records.facts import read_facts
 from panelbench.records.files import write_atomically
-from panelbench.records.provenance import environment, usable_memory
+from panelbench.records.grant import scratch_root
+from panelbench.records.provenance import environment
 from panelbench.records.status import Status
 from panelbench.records.store import Store, new_attempt, now
 from panelbench.registry import Broken
 from panelbench.running.jobs import Attempt, PrepareJob, Resources, RunJob
+from panelbench.running.needs import allowed, need_of
 from panelbench.running.progress import Reporter
 from panelbench.running.settings import Settings
 from panelbench.running.states import StageSummary, State, States
-from panelbench.running.supervisor import SCRATCH, Outcome, Worker
+from panelbench.running.supervisor import INTERRUPTED, SCRATCH, Outcome, Worker
+from panelbench.running.under_way import UnderWay
 from panelbench.stages.panel import panel_digest, panel_of
 from panelbench.suite.plan import stage_module
 from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Run, SelectRun
 
-GiB = 1024**3
 T = TypeVar("T")
 U = TypeVar("U")
+_LAST_WORDS = 20.0
+"""Seconds that interrupted runs have to be recorded: less than schedulers wait before they kill."""
 
 
 class Executor:
@@ -55,6 +58,7 @@ class Executor:
         self._claims = Claims()
         self._workers: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._all: list[Worker] = []
+        self._under_way = UnderWay()
 
     def __enter__(self) -> Executor:
         remove_scratch()
@@ -135,6 +139,11 @@ class Executor:
                 outcome = worker.run(job, progress)
         return outcome
 
+    def unprepared(self, plan: Plan) -> list[Dataset]:
+        """Data sets of a plan that are still to be prepared."""
+        found = [(d, folds) for d, folds in _folds(plan) if not d.problem]
+        return [dataset for dataset, folds in found if not self._is_prepared(dataset, folds)]
+
     def prepared(self, dataset: Dataset) -> Path:
         """The prepared ``.h5ad`` of a data set."""
         return self.settings.cache / "prepared" / f"{dataset.file}.h5ad"
@@ -193,6 +202,7 @@ class Executor:
         if not self.states.of(run).due:
             return None
         folder, attempt = self.store.folder(run.address), new_attempt()
+        job: RunJob | None = None
         try:
             if not self._claims.take(folder, attempt):
                 return None
@@ -205,6 +215,12 @@ class Executor:
             else:
                 outcome = self._supervised(run, job, reporter)
             self._record(run, job, outcome)
+        except KeyboardInterrupt:
+            # Where there is one worker only, this is the main thread, which signals interrupt.
+            self._stop_workers()
+            if job is not None:
+                self._record(run, job, Outcome(Status.FAULT, INTERRUPTED))
+            raise
         except OSError as error:
             outcome = Outcome(Status.FAULT, f"{run.describe()}: {error}")
             self._remember(run, outcome)
@@ -247,9 +263,10 @@ class Executor:
     def _remember(self, run: Run, outcome: Outcome) -> None:
         self.states.unrecorded[run.key] = State(outcome.status, False, outcome.reason)
 
-    def _job(self, run: Run, attempt: str, minutes: float, memory_gb: float) -> dict[str, Any]:
+    def _job(self, run: Run, attempt: str) -> dict[str, Any]:
         """What the jobs of both stages have."""
         settings = self.settings
+        need = need_of(run, settings)
         return {
             "question": run.question,
             "place": Attempt(run.dataset.id, run.address.method, run.key, attempt),
@@ -264,8 +281,8 @@ class Executor:
             "resources": Resources(
                 n_jobs=settings.n_jobs,
                 device=settings.device,
-                time_limit=settings.time_limit or 60 * minutes,
-                memory_limit=settings.memory_limit or _allowed(memory_gb),
+                time_limit=need.time,
+                memory_limit=allowed(need.memory),
             ),
             "code": {stage_module(run): run.identity["code"]},
             "methods_dirs": settings.methods_dirs,
@@ -273,24 +290,22 @@ class Executor:
         }
 
     def _select_job(self, run: SelectRun, attempt: str) -> RunJob:
-        method = run.declared
-        minutes, memory = getattr(method, "minutes", 1.0), getattr(method, "memory_gb", 1.0)
         return RunJob(
-            **self._job(run, attempt, minutes, memory),
+            **self._job(run, attempt),
             # A ranking made for few genes must not be restored when more are asked for.
             cache_key=f"{run.key}-{run.k}",
-            preload=tuple(getattr(method, "libraries", ())),
+            preload=tuple(getattr(run.declared, "libraries", ())),
         )
 
     def _evaluate_job(self, run: EvaluateRun, attempt: str) -> RunJob:
         selection = self.states.select(run.select).record
         assert selection is not None
         # A built-in predictor belongs to one attempt; a panel may come from any.
-        evaluator, own = run.declared, run.declared.own
+        own = run.declared.own
         panel = panel_digest(panel_of(selection.result, run.k))
         place = selection.address
         return RunJob(
-            **self._job(run, attempt, evaluator.minutes, evaluator.memory_gb),
+            **self._job(run, attempt),
             cache_key=f"{run.key}-{selection.attempt if own else panel}",
             selection=Attempt(place.dataset, place.method, place.key, selection.attempt),
             preload=tuple(getattr(run.select.declared, "libraries", ())) if own else (),
@@ -314,14 +329,19 @@ class Executor:
             self._all.append(worker)
             self._workers.put(worker)
         pool = Parallel(n_jobs=count, backend="threading", return_as="generator_unordered")
-        results: Iterable[Any] = pool(delayed(one)(item) for item in items)
+        results: Iterable[Any] = pool(delayed(self._under_way.do)(one, item) for item in items)
         try:
             yield from results
         except BaseException:
-            # An interrupt: threads end when their runs do.
-            for worker in self._all:
-                worker.close()
+            # An interrupt: runs end with their workers, and are recorded as interrupted.
+            self._stop_workers()
+            self._under_way.wait(_LAST_WORDS)
             raise
+
+    def _stop_workers(self) -> None:
+        self._under_way.stop()
+        for worker in self._all:
+            worker.close()
 
     @contextmanager
     def _worker(self) -> Iterator[Worker]:
@@ -330,12 +350,6 @@ class Executor:
             yield worker
         finally:
             self._workers.put(worker)
-
-
-def _allowed(memory_gb: float) -> int:
-    """Bytes of a run: what is declared, and never more than the job has."""
-    declared, grant = int(memory_gb * GiB), usable_memory()
-    return declared if grant is None else min(declared, grant)
 
 
 def _seed(run: Run) -> int:
@@ -362,7 +376,7 @@ def _length(run: Run) -> tuple[float, float]:
 
 def remove_scratch() -> None:
     """Remove scratch folders whose command is gone (killed, with no time to tidy up)."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*-*"):
+    for folder in scratch_root().glob(f"{SCRATCH}*-*"):
         number = folder.name.removeprefix(SCRATCH).partition("-")[0]
         mine = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
         if number.isdigit() and mine and not psutil.pid_exists(int(number)):

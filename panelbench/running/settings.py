@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from panelbench.errors import ConfigError, UnknownName
-from panelbench.records.provenance import usable_cores
+from panelbench.records.grant import usable_cores
 from panelbench.records.status import RETRIED
+from panelbench.suite.specs import Limits, Needs
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,10 @@ class Settings:
     retry
         Statuses to do again (``failed``, ``timeout``, ``oom``, ``skipped``).
     time_limit, memory_limit
-        Seconds and bytes; None means what the method declares.
+        Of every run, seconds and bytes; None means what suite or method say.
+    limits, needs
+        What the suite says of all runs, and what suite or options say of single methods and
+        evaluators (`panelbench.running.needs`).
     quiet
         No progress.
     """
@@ -45,6 +50,8 @@ class Settings:
     retry: frozenset[str] = frozenset()
     time_limit: float | None = None
     memory_limit: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    needs: Mapping[str, Needs] = field(default_factory=dict)
     quiet: bool = False
 
     @property

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from panelbench.records.grant import scratch_root
 from panelbench.records.status import Status
 from panelbench.running import processes
 from panelbench.running.jobs import (
@@ -40,6 +41,10 @@ _SILENCE = 300.0
 """Seconds in which a worker must have begun a run: it loads libraries and the data before."""
 _GOODBYE = 20.0
 """Seconds in which a worker must tell of the end of a run that is over."""
+INTERRUPTED = "interrupted: the command was stopped"
+"""Reason of a run that a signal to the command has ended."""
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""Signals that ask every process of a job to end, as schedulers send to all of them at once."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = b""
         self._closed = False
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-", dir=scratch_root()))
 
     def start(self) -> None:
         """Start the process, if it does not run.
@@ -186,7 +191,8 @@ class Worker:
                 self._kill()
                 if done is not None:
                     return _outcome(done, seconds())
-                reason = "the worker process was stopped" + _tail(log)
+                reason = INTERRUPTED if self._closed else "interrupted: the worker was stopped"
+                reason += _tail(log)
                 return Outcome(Status.FAULT, reason, seconds=seconds())
             if done is None and verdict is None and child is not None and limits is not None:
                 verdict = _over(process.pid, seconds(), limits.time_limit, limits.memory_limit)
@@ -256,6 +262,9 @@ def _crash(exited: Exited, log: Path) -> tuple[Status, str]:
         if exited.memory_ran_out:
             return Status.OOM, "killed by the system: the machine ran out of memory"
         return Status.FAULT, "killed from outside (SIGKILL)"
+    if -exited.code in _ENDING:
+        name = signal.Signals(-exited.code).name
+        return Status.FAULT, f"interrupted: stopped from outside ({name})"
     if exited.code < 0:
         return Status.FAILED, f"crashed with {signal.Signals(-exited.code).name}" + _tail(log)
     return (

@@ -159,6 +159,24 @@ class Limits(Model):
     memory: Annotated[int, BeforeValidator(lambda v: _read(size, v)), Field(gt=0)] | None = None
 
 
+class Needs(Model):
+    """What runs of a method, or scored by an evaluator, need: ``{memory: 1G, usual: 5s}``.
+
+    time, memory
+        Limits of one run.
+    cores, gpus
+        Of one run; a job on a cluster asks for as many.
+    usual
+        How long one run usually takes; short ones share a job.
+    """
+
+    time: Annotated[float, BeforeValidator(lambda v: _read(seconds, v)), Field(gt=0)] | None = None
+    memory: Annotated[int, BeforeValidator(lambda v: _read(size, v)), Field(gt=0)] | None = None
+    cores: Annotated[int, Field(gt=0)] | None = None
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    usual: Annotated[float, BeforeValidator(lambda v: _read(seconds, v)), Field(gt=0)] | None = None
+
+
 def _read(parse: Callable[[str], float], value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -190,6 +208,7 @@ class SuiteSpec(Model):
     )
     noise: NoiseSpec | None = None
     limits: Limits = Limits()
+    needs: dict[str, Needs] = Field(default_factory=dict)
     tables: tuple[TableSpec, ...] = ()
     figures: tuple[FigureSpec, ...] = ()
 
