@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from panelbench.data.fetch import source_checksum
 from panelbench.data.specs import DatasetSpec
 from panelbench.errors import ConfigError, InputError
+from panelbench.records.bulk import many_objects
 from panelbench.records.files import write_atomically
 from panelbench.records.status import Status, exit_code
 from panelbench.records.store import Store
@@ -98,8 +99,9 @@ def plan_for(
     check_names(suite.needs, registry, evaluators, f"needs of suite {suite.name}")
     check_names(settings.needs, registry, evaluators, "--need")
     catalogue, most = request.catalogue(), request.max_runs
-    plan = make_plan(suite, catalogue, registry, checksum, evaluators, most, shard)
-    return with_keys(plan, keys) if keys else plan
+    with many_objects():
+        plan = make_plan(suite, catalogue, registry, checksum, evaluators, most, shard)
+        return with_keys(plan, keys) if keys else plan
 
 
 def perform(
@@ -162,7 +164,8 @@ def perform(
         runs: list[Run] = []
         runs += plan.selections if "select" in wanted else ()
         runs += plan.evaluations if "evaluate" in wanted else ()
-        done.states = [(run, executor.states.of(run)) for run in runs]
+        with executor.states.one_look(len(runs)) as states:
+            done.states = [(run, states.of(run)) for run in runs]
         done.unreadable = executor.store.unreadable
     if stages and stages[-1] == "evaluate" and any(s.status == "done" for _, s in done.states):
         done.results = collect(plan, executor.states.store)
@@ -194,7 +197,8 @@ def report(plan: Plan, settings: Settings) -> tuple[Results, list[Path]]:
     from panelbench.report import build
     from panelbench.report.manifest import report_folder
 
-    results = collect(plan, Store(settings.results))
+    with many_objects():
+        results = collect(plan, Store(settings.results))
     published = Path(__file__).parent / "reference"
     folder = report_folder(settings.results / "reports", results)
     return results, build(results, folder, published)
@@ -207,10 +211,10 @@ def inspect(
     keys: Sequence[str] = (),
 ) -> list[tuple[Run, State]]:
     """Where every run of a request stands; nothing is run."""
-    states = States(Store(settings.results), settings.retry, once=True)
     plan = plan_for(request, settings, shard, keys=keys, download=False)
     runs: list[Run] = [*plan.selections, *plan.evaluations]
-    return [(run, states.explain(run)) for run in runs]
+    with States(Store(settings.results), settings.retry).one_look(len(runs)) as states:
+        return [(run, states.explain(run)) for run in runs]
 
 
 def _write_panel(run: SelectRun, states: States, out: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from panelbench.records.claims import Claims, holder
+from panelbench.records.index import Snapshot
 from panelbench.records.status import Status
 from panelbench.records.store import Record, Store
 from panelbench.running.executor import Executor
@@ -67,9 +68,9 @@ def test_one_look_reads_a_selection_once(
 ) -> None:
     store, (select, evaluate) = Store(tmp_path), _runs(planned())
     _write(store, select, "a1")
-    states, seen = States(store, once=True), []
-    plain = Store.attempts
-    monkeypatch.setattr(Store, "attempts", lambda self, a: seen.append(a) or plain(self, a))
+    states, seen = States(store, snapshot=Snapshot(store)), []
+    plain = Snapshot.attempts
+    monkeypatch.setattr(Snapshot, "attempts", lambda self, a: seen.append(a) or plain(self, a))
     assert [states.of(run).status for run in (select, evaluate, evaluate)] == [
         Status.DONE, Status.TO_DO, Status.TO_DO,
     ]  # fmt: skip

@@ -15,6 +15,8 @@ from panelbench.commands.output import (
 )
 from panelbench.commands.queue import with_queue
 from panelbench.errors import InputError, UnknownName
+from panelbench.records.bulk import many_objects
+from panelbench.records.index import Snapshot
 from panelbench.records.store import Record, Store, newest
 from panelbench.text import printable
 
@@ -53,6 +55,8 @@ def listing(what: str, settings: Settings, datasets: Path | None, output: str) -
 
 
 def _cell(value: Any) -> str:
+    if type(value) is str:
+        return value
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -153,36 +157,28 @@ def _suites() -> list[dict[str, Any]]:
     ]
 
 
-def _grouped(settings: Settings) -> dict[tuple[str, str, str], list[Record]]:
-    groups: dict[tuple[str, str, str], list[Record]] = {}
-    for record in Store(settings.results):
-        address = record.address
-        groups.setdefault((address.dataset, address.method, address.key), []).append(record)
-    return groups
-
-
 def _runs(settings: Settings) -> list[dict[str, Any]]:
-    lines = []
-    for (dataset, method, key), records in _grouped(settings).items():
-        record = newest(records)
-        assert record is not None
-        asked = record.asked
-        lines.append(
-            {
-                "key": key[:10],
-                "stage": record.stage,
-                "dataset": dataset,
-                "method": asked.get("variant", method),
-                "task": asked.get("task") or "+".join(asked.get("tasks", ())),
-                "k": asked.get("k", ""),
-                "seed": asked.get("seed", ""),
-                "evaluator": asked.get("evaluator", ""),
-                "status": record.status,
-                "attempts": len(records),
-                "reason": first_line(record.reason, 80),
-            }
-        )
-    return lines
+    with many_objects():
+        return [_run(records) for records in Snapshot(Store(settings.results)).runs()]
+
+
+def _run(records: Sequence[Record]) -> dict[str, Any]:
+    record = newest(records)
+    assert record is not None
+    asked = record.asked
+    return {
+        "key": record.address.key[:10],
+        "stage": record.stage,
+        "dataset": record.address.dataset,
+        "method": asked.get("variant", record.address.method),
+        "task": asked.get("task") or "+".join(asked.get("tasks", ())),
+        "k": asked.get("k", ""),
+        "seed": asked.get("seed", ""),
+        "evaluator": asked.get("evaluator", ""),
+        "status": record.status,
+        "attempts": len(records),
+        "reason": first_line(record.reason, 80),
+    }
 
 
 def run(key: str, settings: Settings, output: str) -> int:
@@ -193,16 +189,17 @@ def run(key: str, settings: Settings, output: str) -> int:
     InputError
         When no run, or more than one, has a key that begins so.
     """
-    found = {place: r for place, r in _grouped(settings).items() if place[2].startswith(key)}
+    store = Store(settings.results)
+    found = [(a, records) for a in store.addresses(key) if (records := store.attempts(a))]
     if len(found) != 1:
         many = f"{len(found)} runs have" if found else "no run has"
         raise InputError(f"{many} a key that begins with {key!r}; `panelbench list runs` has keys")
-    ((dataset, method, full), records), *_ = found.items()
+    ((address, records),) = found
     if output == "json":
         print_json(records=[json.loads(record.to_json()) for record in records])
         return 0
-    folder = Store(settings.results).folder(records[0].address)
-    print(f"{dataset} / {method} / {full}\n{short_path(folder)}")
+    folder = store.folder(address)
+    print(f"{address.dataset} / {address.method} / {address.key}\n{short_path(folder)}")
     for record in records:
         print(f"\nattempt {record.attempt}: {record.status}")
         if record.reason:

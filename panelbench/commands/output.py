@@ -49,11 +49,16 @@ def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if len(rows) <= MANY:
         print_table(text_table(columns, rows))
         return
-    lines = [[printable(text) for text in row] for row in (columns, *rows)]
+    lines = [columns, *map(_printable, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    form = "  ".join(f"{{:<{width}}}" for width in widths).format
     for line in lines:
-        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
-        print("  ".join(padded).rstrip())
+        print(form(*line).rstrip())
+
+
+def _printable(row: Sequence[str]) -> Sequence[str]:
+    # Nearly every row is, and one look at all of it is cheaper than one at each cell.
+    return row if "".join(row).isprintable() else [printable(text) for text in row]
 
 
 def first_line(text: str, limit: int | None = None) -> str:

@@ -35,7 +35,40 @@ def canonical(value: Any) -> str:
 
 def digest(value: Any) -> str:
     """Key of a JSON-ready value."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:KEY_LENGTH]
+    return text_digest(canonical(value))
+
+
+def text_digest(text: str) -> str:
+    """Key of a canonical text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+class ObjectDigest:
+    """Digests of objects that differ in some texts alone; the rest is written once.
+
+    Parameters
+    ----------
+    like
+        Such an object.
+    varying
+        Names of the fields that differ; they hold texts.
+    """
+
+    def __init__(self, like: Mapping[str, Any], varying: Iterable[str]) -> None:
+        varying = set(varying)
+        texts = {name: _GAP if name in varying else canonical(like[name]) for name in sorted(like)}
+        whole = ",".join(f"{canonical(name)}:{text}" for name, text in texts.items())
+        self._pieces = f"{{{whole}}}".split(_GAP)
+
+    def __call__(self, *values: str) -> str:
+        """Digest of the object with these values, in the order of the fields' names."""
+        first, *rest = self._pieces
+        gaps = zip(map(canonical, values), rest, strict=True)
+        return text_digest(first + "".join(value + piece for value, piece in gaps))
+
+
+_GAP = "\0"
+"""Stands for a value; no canonical text holds it."""
 
 
 def file_sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,16 +107,34 @@ class Record:
             data = json.loads(text)
         except RecursionError:
             raise ValueError("nested too deeply") from None
+        return cls.of(data, address, attempt)
+
+    @classmethod
+    def of(
+        cls, data: Any, address: Address, attempt: str, parts: Mapping[str, Any] | None = None
+    ) -> Record:
+        """Make a record from what its JSON holds; `parts` stand for some of it.
+
+        Raises
+        ------
+        ValueError
+            When it is no record.
+        """
         if not isinstance(data, dict):
             raise ValueError("not a JSON object")
-        own = {"address": address, "attempt": attempt}
-        known = {f.name: data[f.name] for f in fields(cls) if f.name in data and f.name not in own}
-        for name, kind in _KINDS.items():
-            if not isinstance(known.get(name, kind()), kind):
-                raise ValueError(f"{name} is no {kind.__name__}")
-        known["warnings"] = tuple(known.get("warnings", ()))
+        known: dict[str, Any] = {}
+        for name, value in data.items():
+            if name in _KINDS:
+                if not isinstance(value, _KINDS[name]):
+                    raise ValueError(f"{name} is no {_KINDS[name].__name__}")
+                known[name] = value
+        if "warnings" in known:
+            known["warnings"] = tuple(known["warnings"])
+        known["status"] = status_of(known.get("status"))
+        if parts is not None:
+            known |= parts
         try:
-            return cls(**known | own | {"status": status_of(known.get("status"))})
+            return cls(address=address, attempt=attempt, **known)
         except TypeError as error:
             raise ValueError(str(error)) from None
 
@@ -125,7 +143,10 @@ _KINDS: dict[str, type] = {
     **dict.fromkeys(("stage", "question", "reason", "started", "ended"), str),
     **dict.fromkeys(("identity", "asked", "result", "cost", "outside", "environment"), dict),
     "warnings": list,
+    "status": object,
+    "format": object,
 }
+"""What JSON holds of a record, and of which type it must be."""
 
 
 def now() -> str:
@@ -191,22 +212,29 @@ class Store:
 
     def attempts(self, address: Address) -> list[Record]:
         """All records of a run, oldest first; lost attempts are among them."""
-        folder = self.folder(address)
+        names = names_in(self.folder(address))
+        return assembled(self.folder, address, names, lambda name: self.attempt(address, name))
+
+    def attempt(self, address: Address, attempt: str) -> Record | None:
+        """One record; None when it is not there, or is none (which is noted in `unreadable`)."""
         try:
-            names = sorted(entry.name for entry in os.scandir(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        lost = claims.lost_attempts(folder, names)
-        found = {attempt: _lost(address, attempt) for attempt in lost}
-        for name in names:
-            if name.endswith(".json") and not name.startswith("."):
-                record = self._read(folder / name, address)
-                if record is not None:
-                    found[record.attempt] = record
-        known = next((r for r in found.values() if r.question), None)
-        if known is not None:
-            found |= {a: _lost(address, a, known) for a in lost if not found[a].question}
-        return [found[name] for name in sorted(found)]
+            return self.read(address, attempt)
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError) as error:
+            self.unreadable[self.folder(address) / f"{attempt}.json"] = f"{error}"
+            return None
+
+    def read(self, address: Address, attempt: str) -> Record:
+        """Read one record.
+
+        Raises
+        ------
+        OSError, ValueError
+            When it cannot be read, or is none.
+        """
+        path = self.folder(address) / f"{attempt}.json"
+        return Record.from_json(path.read_text(encoding="utf-8"), address, attempt)
 
     def newest(self, address: Address) -> Record | None:
         """The newest ``ok`` record of a run, else the newest one, else None."""
@@ -223,19 +251,21 @@ class Store:
         with np.load(self.arrays_path(record), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
 
+    def places(self) -> list[tuple[str, str]]:
+        """Data sets and methods that have records, in the order of their names."""
+        return sorted((path.parent.name, path.name) for path in self.runs.glob("*/*"))
+
+    def addresses(self, start: str = "") -> Iterator[Address]:
+        """Yield the place of every run whose key begins so, in the order of the folders' names."""
+        for dataset, method in self.places():
+            for key in sorted(names_in(self.runs / dataset / method)):
+                if key.startswith(start):
+                    yield Address(dataset, method, key)
+
     def __iter__(self) -> Iterator[Record]:
         """Yield every record, in the order of the folders' names."""
-        for folder in sorted(self.runs.glob("*/*/*")):
-            address = Address(folder.parent.parent.name, folder.parent.name, folder.name)
+        for address in self.addresses():
             yield from self.attempts(address)
-
-    def by_question(self, dataset: str, method: str) -> dict[str, list[Record]]:
-        """All records of a method on a data set, grouped by what was asked for."""
-        groups: dict[str, list[Record]] = {}
-        for folder in sorted((self.runs / dataset / method).glob("*")):
-            for record in self.attempts(Address(dataset, method, folder.name)):
-                groups.setdefault(record.question, []).append(record)
-        return groups
 
     def leftovers(self) -> list[Path]:
         """What killed processes left: temporary files, stale claims, traces of lost attempts."""
@@ -245,15 +275,49 @@ class Store:
              *self.root.glob(f"runs/*/*/*/{TEMPORARY}")]
         )  # fmt: skip
 
-    def _read(self, path: Path, address: Address) -> Record | None:
-        try:
-            record = Record.from_json(path.read_text(encoding="utf-8"), address, path.stem)
-        except FileNotFoundError:
-            return None
-        except (ValueError, OSError) as error:
-            self.unreadable[path] = f"{error}"
-            return None
-        return record
+
+def names_in(folder: str | Path) -> list[str]:
+    """Names in a folder; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as found:
+            return [entry.name for entry in found]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def assembled(
+    folder: Callable[[Address], Path],
+    address: Address,
+    names: Iterable[str],
+    read: Callable[[str], Record | None],
+) -> list[Record]:
+    """The attempts of a run, oldest first, from the names of its files; lost ones among them.
+
+    Parameters
+    ----------
+    folder
+        Gives the folder of a run.
+    address
+        The run.
+    names
+        Files in its folder.
+    read
+        Gives the record of an attempt, None when it is none.
+    """
+    found: dict[str, Record] = {}
+    lost = []
+    for name in names:
+        if name.endswith(".json") and not name.startswith("."):
+            record = read(name.removesuffix(".json"))
+            if record is not None:
+                found[record.attempt] = record
+        elif name == claims.CLAIM or name.endswith(claims.LOST):
+            lost.append(name)
+    if lost:
+        known = next((found[name] for name in sorted(found) if found[name].question), None)
+        for attempt in claims.lost_attempts(folder(address), names):
+            found.setdefault(attempt, _lost(address, attempt, known))
+    return [found[name] for name in sorted(found)]
 
 
 def newest(records: Sequence[Record]) -> Record | None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from panelbench.records.facts import read_facts
+from panelbench.records.index import Snapshot
 from panelbench.records.store import Record, Store, newest, ranks_enough
 from panelbench.report.results import EvaluatorRef, Results, ScoreLine, SelectionLine
 from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Row, Run, SelectRun
@@ -22,20 +22,16 @@ class _Lookup:
     same question with other code or versions, so that tables can be made again anywhere.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._questions: dict[tuple[str, str], dict[str, list[Record]]] = {}
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
         self.stale = 0
 
     def __call__(self, run: Run, k: int = 0) -> Record | None:
         """Find the record of a run; of a selection, one that ranks `k` genes or more."""
-        place = (run.address.dataset, run.address.method)
-        if place not in self._questions:
-            self._questions[place] = self._store.by_question(*place)
-        records = [
-            r for r in self._questions[place].get(run.question_digest, []) if ranks_enough(r, k)
-        ]
-        mine = [r for r in records if r.address.key == run.address.key]
+        address = run.address
+        groups = self._snapshot.by_question(address.dataset, address.method)
+        records = [r for r in groups.get(run.question_digest, []) if ranks_enough(r, k)]
+        mine = [r for r in records if r.address.key == address.key]
         if records and not mine:
             self.stale += 1
             latest = max(records, key=lambda r: r.attempt).address.key
@@ -57,7 +53,11 @@ def collect(plan: Plan, store: Store) -> Results:
     -------
     Results; `Results.stale` counts records made with other code or versions.
     """
-    lookup = _Lookup(store)
+    with Snapshot(store) as snapshot:
+        return _collected(plan, store, _Lookup(snapshot))
+
+
+def _collected(plan: Plan, store: Store, lookup: _Lookup) -> Results:
     facts = {d.question: read_facts(store.facts_path(d.id, d.question)) for d in plan.datasets}
     evaluators: dict[str, EvaluatorRef] = {}
     selections: list[SelectionLine] = []
@@ -71,16 +71,10 @@ def collect(plan: Plan, store: Store) -> Results:
         name = run.evaluator_variant
         if name not in evaluators:
             evaluators[name] = EvaluatorRef.of(run.evaluator, run.question.params, plan.evaluators)
-        line = _score(
-            run,
-            run.row,
-            evaluators[name],
-            lookup(run),
-            records[run.select.key],
-            _problem(run.dataset, facts),
-            store,
-        )
-        scores += [replace(line, noise=level) for level in run.levels]
+        problem = _problem(run.dataset, facts)
+        line = _score(run, lookup(run), records[run.select.key], problem, store)
+        line["evaluator"] = evaluators[name]
+        scores += [ScoreLine(**line, noise=level) for level in run.levels]
     return Results(
         suite=plan.suite,
         rows=plan.rows,
@@ -110,74 +104,66 @@ def _status(record: Record | None, problem: str) -> tuple[str, str]:
 
 def _selection(run: SelectRun, row: Row, record: Record | None, problem: str) -> SelectionLine:
     status, reason = _status(record, problem)
-    line = SelectionLine(
-        dataset=run.dataset.id,
-        row=row,
-        tasks=run.tasks,
-        k=run.k,
-        seed=run.seed,
-        noise=run.noise,
-        status=status,
-        reason=reason,
-        key=run.key,
-    )
-    if record is None:
-        return line
-    return replace(
-        line,
-        **_cost(record),
-        ranking=tuple(record.result.get("ranking", ())),
-        info=dict(record.result.get("info") or {}),
-        warnings=record.warnings,
-        source_digest=str(record.identity.get("source", "")),
-        started=record.started,
-        host=str(record.environment.get("host", "")),
-        versions=dict(record.environment.get("versions") or {}),
-        key=record.address.key,
-    )
+    line: dict[str, Any] = {
+        "dataset": run.dataset.id,
+        "row": row,
+        "tasks": run.tasks,
+        "k": run.k,
+        "seed": run.seed,
+        "noise": run.noise,
+        "status": status,
+        "reason": reason,
+        "key": run.key,
+    }
+    if record is not None:
+        line |= {
+            **_cost(record),
+            "ranking": tuple(record.result.get("ranking", ())),
+            "info": dict(record.result.get("info") or {}),
+            "warnings": record.warnings,
+            "source_digest": str(record.identity.get("source", "")),
+            "started": record.started,
+            "host": str(record.environment.get("host", "")),
+            "versions": dict(record.environment.get("versions") or {}),
+            "key": record.address.key,
+        }
+    return SelectionLine(**line)
 
 
 def _score(
-    run: EvaluateRun,
-    row: Row,
-    evaluator: EvaluatorRef,
-    record: Record | None,
-    select: Record | None,
-    problem: str,
-    store: Store,
-) -> ScoreLine:
+    run: EvaluateRun, record: Record | None, select: Record | None, problem: str, store: Store
+) -> dict[str, Any]:
+    """Fields of a score's line, less its evaluator and level of noise."""
     status, reason = _status(record, problem)
     if record is None and select is not None and select.status != "ok":
         status, reason = select.status, f"selection: {select.reason}"
-    line = ScoreLine(
-        dataset=run.dataset.id,
-        row=row,
-        evaluator=evaluator,
-        task=run.task.name,
-        kind=run.kind,
-        k=run.k,
-        seed=run.question.seed,
-        status=status,
-        reason=reason,
-        key=run.key,
-        select_key=select.address.key if select else run.select.key,
-    )
-    if record is None:
-        return line
-    result: Mapping[str, Any] = record.result
-    return replace(
-        line,
-        **_cost(record),
-        metrics=dict(result.get("metrics") or {}),
-        classes=tuple(result.get("classes") or ()),
-        per_class_f1=dict(result.get("per_class_f1") or {}),
-        confusion=tuple(result.get("confusion") or ()),
-        by_class=dict(result.get("by_class") or {}),
-        beyond=int(result.get("genes_read", 0)) > int(result.get("panel_size", 0)),
-        arrays=str(store.arrays_path(record)),
-        notes=tuple(result.get("notes") or ()),
-        key=record.address.key,
-    )
+    line: dict[str, Any] = {
+        "dataset": run.dataset.id,
+        "row": run.row,
+        "task": run.task.name,
+        "kind": run.kind,
+        "k": run.k,
+        "seed": run.question.seed,
+        "status": status,
+        "reason": reason,
+        "key": run.key,
+        "select_key": select.address.key if select else run.select.key,
+    }
+    if record is not None:
+        result: Mapping[str, Any] = record.result
+        line |= {
+            **_cost(record),
+            "metrics": dict(result.get("metrics") or {}),
+            "classes": tuple(result.get("classes") or ()),
+            "per_class_f1": dict(result.get("per_class_f1") or {}),
+            "confusion": tuple(result.get("confusion") or ()),
+            "by_class": dict(result.get("by_class") or {}),
+            "beyond": int(result.get("genes_read", 0)) > int(result.get("panel_size", 0)),
+            "arrays": str(store.arrays_path(record)),
+            "notes": tuple(result.get("notes") or ()),
+            "key": record.address.key,
+        }
+    return line
 
 
 def _cost(record: Record) -> dict[str, Any]:

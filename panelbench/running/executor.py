@@ -167,12 +167,13 @@ class Executor:
     ) -> StageSummary:
         summary = StageSummary(stage)
         todo: list[Run] = []
-        for run in runs:
-            state = self.states.of(run)
-            if state.due:
-                todo.append(run)
-            else:
-                summary.count(state)
+        with self.states.one_look(len(runs)) as states:
+            for run in runs:
+                state = states.of(run)
+                if state.due:
+                    todo.append(run)
+                else:
+                    summary.count(state)
         # Long runs first, so that the last one does not keep a single core busy alone.
         todo.sort(key=_length, reverse=True)
         with Reporter(stage, len(todo), quiet=self.settings.quiet) as reporter:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from panelbench.records import claims
+from panelbench.records.bulk import many_objects
+from panelbench.records.index import Snapshot
 from panelbench.records.keys import changed_fields
 from panelbench.records.status import Status
 from panelbench.records.store import Record, Store, newest, ranks_enough
@@ -92,8 +95,9 @@ class States:
         Statuses that are to be done again.
     problems
         Data sets that are not available, by the name of their prepared file, with the reason.
-    once
-        Look each selection that is done up once: for one look at many runs.
+    snapshot
+        For one look at many runs: what is there is looked up in it, each selection that is done
+        once.
     """
 
     def __init__(
@@ -101,14 +105,22 @@ class States:
         store: Store,
         retry: frozenset[str] = frozenset(),
         problems: Mapping[str, str] | None = None,
-        *,
-        once: bool = False,
+        snapshot: Snapshot | None = None,
     ) -> None:
         self.store, self.retry, self.problems = store, retry, dict(problems or {})
-        self.once = once
+        self.snapshot = snapshot
+        self._records = snapshot or store
         self.unrecorded: dict[str, State] = {}
         """Runs of this call whose end could not be written down, by key."""
         self._selected: dict[str, State] = {}
+
+    @contextmanager
+    def one_look(self, runs: int) -> Iterator[States]:
+        """The same for one look at about so many runs."""
+        with many_objects(), Snapshot(self.store, runs) as snapshot:
+            states = States(self.store, self.retry, self.problems, snapshot)
+            states.unrecorded = self.unrecorded
+            yield states
 
     def of(self, run: Run, *, claimed: bool = False) -> State:
         """Where a run stands; `claimed` says that this process holds it."""
@@ -118,7 +130,7 @@ class States:
 
     def select(self, run: SelectRun, *, claimed: bool = False) -> State:
         """Where a selection stands."""
-        if not self.once:
+        if self.snapshot is None:
             return self._look_up(run, claimed)
         known = self._selected.get(run.key)
         if known is not None and known.record is not None and ranks_enough(known.record, run.k):
@@ -129,7 +141,7 @@ class States:
         return state
 
     def _look_up(self, run: SelectRun, claimed: bool) -> State:
-        records = self.store.attempts(run.address)
+        records = self._records.attempts(run.address)
         enough = [record for record in records if ranks_enough(record, run.k)]
         if records and not enough and not self._elsewhere(run, claimed):
             return State(Status.TO_DO, True, f"fewer than {run.k} genes are ranked so far")
@@ -146,15 +158,20 @@ class States:
                 return State(select.status, False, why, inherited=True)
             why = f"its selection is not there ({select.status})"
             return State(Status.WAITING, False, why, inherited=True)
-        state = self._state(run, newest(self.store.attempts(run.address)), claimed)
-        if state.status is Status.DONE and state.record is not None:
-            wanted = panel_digest(panel_of(select.record.result, run.k))
-            if state.record.result.get("panel") != wanted:
-                return State(Status.STALE, True, "the panel has changed", state.record)
+        state = self._state(run, newest(self._records.attempts(run.address)), claimed)
+        score = state.record
+        if (
+            state.status is Status.DONE
+            and score is not None
+            and not _same_panel(score, select.record, run.k)
+        ):
+            return State(Status.STALE, True, "the panel has changed", score)
         return state
 
     def _elsewhere(self, run: Run, claimed: bool) -> bool:
-        return not claimed and claims.holder(self.store.folder(run.address)) is not None
+        if claimed or (self.snapshot is not None and self.snapshot.free(run.address)):
+            return False
+        return claims.holder(self.store.folder(run.address)) is not None
 
     def _state(self, run: Run, record: Record | None, claimed: bool) -> State:
         if record is not None and record.status is Status.OK:
@@ -176,9 +193,18 @@ class States:
         state = self.of(run)
         if state.status is not Status.TO_DO or state.why:
             return state
-        others = self.store.by_question(run.dataset.id, run.address.method)
+        snapshot = self.snapshot or Snapshot(self.store)
+        others = snapshot.by_question(run.dataset.id, run.address.method)
         old = newest(others.get(run.question_digest, []))
         if old is None:
             return state
         fields = ", ".join(changed_fields(old.identity, run.identity))
         return State(Status.STALE, True, f"done before; since then changed: {fields}", old)
+
+
+def _same_panel(score: Record, selection: Record, k: int | None) -> bool:
+    """Whether a score is of the panel that a selection gives."""
+    # A record is never changed: a score of this very attempt is of its panel.
+    if score.result.get("selection") == selection.attempt:
+        return True
+    return bool(score.result.get("panel") == panel_digest(panel_of(selection.result, k)))

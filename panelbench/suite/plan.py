@@ -24,10 +24,10 @@ from panelbench.stages.questions import (
     FOLD_FIELDS,
     LABEL_FIELDS,
     MATRIX_FIELDS,
-    EvaluateQuestion,
     SelectQuestion,
     spec_fields,
 )
+from panelbench.suite.asked import Asked
 from panelbench.suite.runs import Dataset, Declared, EvaluateRun, Plan, Row, Run, SelectRun
 from panelbench.suite.scoring_plan import Scorer, make_scorer
 from panelbench.suite.specs import (
@@ -270,6 +270,7 @@ class _Runs:
         self._suite, self._code = suite, code
         self.selections: dict[str, SelectRun] = {}
         self.evaluations: dict[str, EvaluateRun] = {}
+        self._asked: dict[tuple[Any, ...], Asked] = {}
         self._panels: dict[str, list[Iterator[_Panel]]] = {}
 
     def keep(self, index: int, count: int) -> None:
@@ -350,44 +351,20 @@ class _Runs:
     def _evaluation(
         self, select: SelectRun, scorer: Scorer, task: TaskSpec, k: int | None, level: NoiseLevel
     ) -> None:
-        evaluator = scorer.evaluator
-        noisy = level.variant == "both" and evaluator.noisy
-        question = EvaluateQuestion(
-            select=select.key,
-            fold=select.question.fold,
-            evaluator=evaluator.id,
-            params=scorer.values,
-            task=task,
-            k=k,
-            seed=select.seed,
-            noise=level.fraction if noisy else 0.0,
-        )
-        asked = question.identity()
-        identity = {
-            "stage": "evaluate",
-            **asked,
-            "version": evaluator.version,
-            "source": scorer.source,
-            "code": self._code.digest(_EVALUATE),
-            "libraries": library_versions(evaluator.libraries),
-        }
-        key = digest(identity)
+        noisy = level.variant == "both" and scorer.evaluator.noisy
+        noise = level.fraction if noisy else 0.0
+        same = (id(scorer), id(task), k, select.seed, noise)
+        if same not in self._asked:
+            code = self._code.digest(_EVALUATE)
+            self._asked[same] = Asked.of(scorer, task, k, select.seed, noise, code)
+        asked = self._asked[same]
+        key = asked.key(select)
         known = self.evaluations.get(key)
-        if known is not None:
+        if known is None:
+            self.evaluations[key] = asked.run(select, key, level)
+        else:
             levels = tuple(dict.fromkeys((*known.levels, level)))
             self.evaluations[key] = replace(known, levels=levels)
-            return
-        unkeyed = {**asked, "select": None, "fold": None}
-        self.evaluations[key] = EvaluateRun(
-            select=select,
-            question=question,
-            evaluator_variant=scorer.variant,
-            identity=identity,
-            key=key,
-            question_digest=digest([select.question_digest, unkeyed]),
-            declared=evaluator,
-            levels=(level,),
-        )
 
 
 def _minutes(run: SelectRun) -> float:
