@@ -37,7 +37,7 @@ class Page:
     ranks_figures: Sequence[Picture]
     published: Grid | None
     stability: Grid
-    overlaps: Sequence[Grid]
+    overlaps: Sequence[tuple[Grid, Picture]]
     genes: Sequence[MethodPanels]
     genes_file: str
     classes: Sequence[ClassDetails]

@@ -94,13 +94,26 @@ class NoiseSpec(Model):
 class TableSpec(Model):
     """A table of the report: methods in rows, the varying parts in columns.
 
-    With `by_class`, classes are in rows too (metrics of reconstructed expression). Give `datasets`,
-    `tasks`, `ks`, `evaluators` or `metrics` to restrict it; everything of the suite is shown
-    otherwise.
+    Give `datasets`, `tasks`, `ks`, `evaluators` or `metrics` to restrict it; everything of the
+    suite is shown otherwise.
+
+    kind
+        ``metrics``, or ``properties``: what the methods declare, in the columns of the YOTO
+        paper's Table 1.
+    own_only
+        Of a method whose own predictor is scored, only that row: as in the YOTO paper, no
+        classifier is trained on its panel.
+    n_models
+        A last column with the number of models fitted per data set, k and seed.
+    by_class
+        Classes are in rows too (metrics of reconstructed expression).
+    published
+        Number of the paper's table whose numbers are shown beside these.
     """
 
     name: Name
     title: str = ""
+    kind: Literal["metrics", "properties"] = "metrics"
     metrics: tuple[str, ...] = ("f1_macro",)
     datasets: tuple[str, ...] | None = None
     tasks: tuple[str, ...] | None = None
@@ -108,6 +121,13 @@ class TableSpec(Model):
     evaluators: tuple[str, ...] | None = None
     n_models: bool = False
     by_class: bool = False
+    own_only: bool = False
+    published: str = ""
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Metrics that it shows."""
+        return self.metrics
 
 
 class FigureSpec(Model):
@@ -118,7 +138,10 @@ class FigureSpec(Model):
         fraction of noisy labels. ``confusion``: confusion matrices side by side. ``umap``:
         test cells by the panel's genes (needs the evaluator ``umap``). ``reconstruction``:
         gene variances and principal components of reconstructed cells (needs
-        ``builtin-reconstruct``).
+        ``builtin-reconstruct``). ``metric-bars``: `metrics` side by side, a bar per method, at
+        the largest k. ``label-distribution``: cells per class and how many classes hold 90%.
+    own_only
+        As of a table.
     methods
         Methods to draw, by id or with parameters as in the tables' CSV; all otherwise.
     ks
@@ -126,16 +149,24 @@ class FigureSpec(Model):
     """
 
     name: Name
-    kind: Literal["metric-by-k", "metric-by-noise", "confusion", "umap", "reconstruction"] = (
-        "metric-by-k"
-    )
+    kind: Literal[
+        "metric-by-k", "metric-by-noise", "metric-bars", "confusion", "umap", "reconstruction",
+        "label-distribution",
+    ] = "metric-by-k"  # fmt: skip
     title: str = ""
     metric: str = "f1_macro"
+    metrics: tuple[str, ...] = ()
     datasets: tuple[str, ...] | None = None
     tasks: tuple[str, ...] | None = None
     methods: tuple[str, ...] | None = None
     ks: tuple[int, ...] | None = None
     evaluators: tuple[str, ...] | None = None
+    own_only: bool = False
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Metrics that it shows."""
+        return self.metrics or (self.metric,)
 
 
 class Limits(Model):
