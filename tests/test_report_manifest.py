@@ -41,7 +41,9 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 def test_nothing_is_drawn_twice(tmp_path: Path, drawn: list[int]) -> None:
     first = build(fake_results(SMALL), tmp_path)
-    assert len(drawn) == 5, "two of the suite, cost, overlap, one of training; no ranks of two columns"
+    assert len(drawn) == 5, (
+        "two of the suite, cost, overlap, one of training; no ranks of two columns"
+    )
     before = bytes_of(tmp_path)
     assert {path.relative_to(tmp_path).as_posix() for path in first} == before.keys() - {NAME}
     assert build(fake_results(SMALL), tmp_path) == first

@@ -65,9 +65,9 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     each table of the suite and each figure that there are data for; ``methods``, ``ranks``,
     ``stability``, ``overlap-<data set>``, ``cost``, ``failures`` and ``published`` (``.md`` and
     ``.csv``; ``.tex`` for methods and ranks); ``ranks-<n>``, ``overlap-<data set>``, ``cost`` and
-    ``training-<n>-...`` as figures; ``genes.csv``, every gene of every panel; ``report.html``. Only ``cost``,
-    ``training``, ``failures`` and the page hold anything that differs between two executions of
-    the same runs. ``manifest.json`` lists them all.
+    ``training-<n>-...`` as figures; ``genes.csv``, every gene of every panel; ``report.html``.
+    Only ``cost``, ``training``, ``failures`` and the page hold anything that differs between two
+    executions of the same runs. ``manifest.json`` lists them all.
 
     Raises
     ------

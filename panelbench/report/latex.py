@@ -55,6 +55,12 @@ def latex(grid: Grid) -> str:
     return f"% Needs \\usepackage{{{','.join(packages)}}}\n" + "\n".join(body)
 
 
+def packages(text: str) -> set[str]:
+    """What the preamble needs for a table that `latex` wrote."""
+    first = text.partition("\n")[0]
+    return set(first.partition("{")[2].removesuffix("}").split(","))
+
+
 _NEEDS = {"graphicx": r"\resizebox", "rotating": "{sidewaystable}"}
 
 
