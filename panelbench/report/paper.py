@@ -162,7 +162,7 @@ def _texts(
                 markdown.append(f"## {part.item.label}\n\n{text}")
             if name.endswith(".tex"):
                 needed |= packages(text)
-                inputs.append(rf"\input{{{name}}}\clearpage")
+                inputs.append(rf"\input{{{name}}}")
     yield "tables.md", "\n".join([f"# {paper.title or paper.name}\n", *markdown])
     head = [
         r"\documentclass{article}",

@@ -196,7 +196,11 @@ def _entry(key: str) -> Any:
 
 
 class SuiteSpec(Model):
-    """A grid of runs and the tables and figures that show them."""
+    """A grid of runs and the tables and figures that show them.
+
+    `incomplete` says what ranks over all columns do where a method has no score in some: nothing
+    is ranked, such columns are left out, or such methods are.
+    """
 
     name: Name
     title: str = ""
@@ -212,6 +216,7 @@ class SuiteSpec(Model):
     limits: Limits = Limits()
     tables: tuple[TableSpec, ...] = ()
     figures: tuple[FigureSpec, ...] = ()
+    incomplete: Literal["refuse", "drop-columns", "drop-methods"] = "refuse"
 
     @property
     def noise_levels(self) -> tuple[NoiseLevel, ...]:
