@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint rehearsal paper-yoto paper-markermap paper-agl clean
 
 install: $(VENV)/.installed
 
@@ -19,6 +19,14 @@ demo: install
 
 test: install lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# The YOTO paper from end to end on small synthetic stand-ins, into build/rehearsal.
+rehearsal: install
+	$(BIN)/python -m tests.rehearsal
+
+# Says first what it downloads, about how long it takes and what is missing.
+paper-yoto paper-markermap paper-agl: paper-%: install
+	$(BIN)/panelbench run --paper $*
 
 lint: install
 	$(BIN)/ruff check .

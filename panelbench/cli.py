@@ -148,6 +148,14 @@ def _stage(values: dict[str, Any], stages: tuple[str, ...]) -> int:
     as_json = values["output"] == "json"
     shard = parse_shard(values.get("shard"))
     keys = tuple(key for text in values.get("key") or () for key in text.split(",") if key)
+    if values.get("paper"):
+        from panelbench.commands import papers
+
+        dry_run = bool(values.get("dry_run"))
+        name = values["paper"]
+        return papers.paper(
+            name, request, settings, stages, shard=shard, dry_run=dry_run, as_json=as_json
+        )
     if values.get("dry_run"):
         states = api.inspect(request, settings, shard, keys)
         show.states(states, stages, as_json=as_json)
@@ -198,7 +206,7 @@ def _evaluate(values: dict[str, Any]) -> int:
 @_command(
     "report",
     "Write tables, figures and a page from the records.",
-    *(options.grid, options.panel, options.place),
+    *(options.grid, options.paper, options.panel, options.place),
 )
 def _report(values: dict[str, Any]) -> int:
     return _stage(values, ("report",))
@@ -209,6 +217,7 @@ def _report(values: dict[str, Any]) -> int:
     "Preprocess, select, evaluate and report, doing only what is missing.",
     *(
         options.grid,
+        options.paper,
         options.panel,
         options.out,
         options.place,

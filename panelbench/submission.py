@@ -103,8 +103,9 @@ def arrange(
     if need_queue or slurm.answers():
         how, queue = Arrangement(pack, engine.most_tasks()), engine.queue()
     queued = {key: run.job for key, run in queue.items()}
-    states = States(Store(settings.results), settings.retry, once=True)
-    found = standing(plan, states, settings, queued)
+    runs = len(plan.selections) + len(plan.evaluations)
+    with States(Store(settings.results), settings.retry).one_look(runs) as states:
+        found = standing(plan, states, settings, queued)
     ready = Executor(settings)
     todo = {item.run.dataset.file for item in found.todo}
     unprepared = [dataset for dataset in ready.unprepared(plan) if dataset.file in todo]

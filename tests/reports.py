@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,23 @@ def no_score(status: str, reason: str, **where: Any) -> Callable[[dict[str, Any]
         return line | lost | {"confusion": [], "classes": []}
 
     return change
+
+
+def compile_latex(folder: Path, names: Sequence[str | Path]) -> str:
+    """Compile tables in a plain article, without more packages than they name; the log."""
+    packages = set()
+    for name in names:
+        first = (folder / name).read_text(encoding="utf-8").splitlines()[0]
+        packages |= set(first.partition("{")[2].removesuffix("}").split(","))
+    body = "\n".join(f"\\input{{{name}}}" for name in names)
+    document = (
+        "\\documentclass{article}\n\\usepackage[utf8]{inputenc}\\usepackage[T1]{fontenc}\n"
+        f"\\usepackage{{{','.join(sorted(packages))}}}\n\\begin{{document}}\n{body}\n\\end{{document}}\n"
+    )
+    (folder / "all.tex").write_text(document, encoding="utf-8")
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+        cwd=folder, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout

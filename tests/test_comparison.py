@@ -79,11 +79,25 @@ def test_incomplete_columns_and_sparse_methods_are_left_out_and_named() -> None:
     values = table(8, {"a": 0.2, "b": 0.1, "c": 0.0, "rare": 0.3})
     values.loc[:5, "rare"] = np.nan
     values.loc[0, "b"] = np.nan
-    found = compare(values)
+    found = compare(values, incomplete="drop-columns")
     assert found.columns == 7
     assert list(found.mean_rank.index) == ["a", "b", "c"]
     assert any("rare" in note for note in found.notes)
     assert any("1 of 8 columns" in note for note in found.notes)
+    found = compare(values, incomplete="drop-methods")
+    assert (found.columns, list(found.mean_rank.index)) == (8, ["a", "c"])
+    assert any("b, rare" in note for note in found.notes)
+
+
+def test_incomplete_blocks_are_refused_unless_told_how() -> None:
+    values = table(8, {"a": 0.2, "b": 0.1, "c": 0.0})
+    assert len(compare(values).mean_rank) == 3
+    values.loc[0, "b"] = np.nan
+    found = compare(values)
+    assert found.columns == len(found.mean_rank) == 0 and found.pairwise is None
+    assert np.isnan(found.p_value) and cliques(found) == []
+    (note,) = found.notes
+    assert "b in 1 of 8 columns;" in note and "incomplete: drop-columns" in note
 
 
 def test_methods_that_always_tie_are_the_same() -> None:

@@ -18,7 +18,7 @@ import pytest
 
 from panelbench.errors import ConfigError, UnknownName
 from panelbench.report import build, terminal_table
-from panelbench.report.grid import Grid, markdown, to_csv
+from panelbench.report.grid import Cell, Grid, markdown, to_csv
 from panelbench.report.latex import escape, latex
 from panelbench.report.panels import panels
 from panelbench.report.published import COLUMNS, beside, read
@@ -32,6 +32,7 @@ from tests.reports import (
     DECLARED,
     REFERENCE,
     ROWS,
+    compile_latex,
     fake_results,
     no_score,
 )
@@ -333,25 +334,32 @@ def test_latex_escapes_everything_pdflatex_cannot_take() -> None:
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
-def test_latex_compiles(tmp_path: Path) -> None:
+def test_latex_compiles_and_no_table_is_wider_than_the_text(tmp_path: Path) -> None:
     odd = replace(ROWS[0], label="[50%] A_b & β ± ~x^2 {y} \\z #1 $3")
+    long = [
+        replace(odd, variant=f"mrmr-f[a={i}]", label=f"A method & more_of {i}") for i in range(60)
+    ]
     change = no_score("failed", "KeyError: 'a_b' ≥ 3 % of γ", variant="yoto", seed=1)
-    results = fake_results({"tables": [{"name": "wide_one", "n_models": True}]}, change,
-                           rows=(odd, *ROWS[1:]))  # fmt: skip
-    build(results, tmp_path)
-    names = ["tables/wide_one.tex", "methods.tex", "ranks.tex"]
-    body = "\n".join(f"\\input{{{name}}}" for name in names)
-    document = (
-        "\\documentclass{article}\n\\usepackage[utf8]{inputenc}\\usepackage[T1]{fontenc}\n"
-        "\\usepackage{booktabs,graphicx}\n\\begin{document}\n" + body + "\n\\end{document}\n"
-    )
-    (tmp_path / "all.tex").write_text(document)
-    done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "Missing character" not in done.stdout
+    spec = {"tables": [
+        {"name": "fits", "ks": [64], "tasks": ["cell_types_25"]},
+        {"name": "shrunk", "tasks": ["cell_types_25"], "n_models": True},
+        {"name": "turned", "n_models": True},
+        {"name": "broken", "metrics": ["f1_macro", "accuracy", "auroc"]},
+    ]}  # fmt: skip
+    build(fake_results(spec, change, rows=(odd, *ROWS[1:])), tmp_path)
+    names = [f"tables/{table['name']}.tex" for table in spec["tables"]]
+    names += ["methods.tex", "ranks.tex"]
+    rows = tuple(replace(row, method="mrmr-f") for row in long)
+    (tmp_path / "long.tex").write_text(latex(grid_of(fake_results(rows=rows))), encoding="utf-8")
+    text = compile_latex(tmp_path, [*names, "long.tex"])
+    assert not re.findall(r"Overfull .hbox.*|Float too large.*|Missing character.*", text)
+    texts = [(tmp_path / name).read_text() for name in names[:4]]
+    assert ["resizebox" in text for text in texts] == [False, True, True, True]
+    assert ["sidewaystable" in text for text in texts] == [False, False, True, False]
+    assert [text.count("(continued)") for text in texts] == [0, 0, 0, 3]
+    assert [text.splitlines()[0].partition("{")[2] for text in texts] == [
+        "booktabs}", "booktabs,graphicx}", "booktabs,graphicx,rotating}", "booktabs,graphicx}",
+    ]  # fmt: skip
 
 
 def test_latex_has_booktabs_rules_and_spanning_headers() -> None:
@@ -553,13 +561,29 @@ def test_methods_are_ranked_within_an_evaluator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shrunk"), [("x", False), ("a long cell of forty letters " * 2, True)]
-)
-def test_latex_shrinks_what_is_wide_however_many_columns_it_has(text: str, shrunk: bool) -> None:
-    table = Grid.plain("t", "T", ("a", "b"), [(text, text)])
-    assert (r"\resizebox{\ifdim\width>\textwidth" in latex(table)) == shrunk
-    many = Grid.plain("t", "T", [f"c{i}" for i in range(9)], [["x"] * 9])
-    assert r"\resizebox" not in latex(many)
+    ("columns", "rows", "shrunk", "turned", "parts"),
+    [(4, 9, False, False, 1), (7, 9, True, False, 1), (9, 9, True, True, 1),
+     (9, 30, True, False, 2), (30, 9, True, False, 5), (4, 60, False, False, 2)],
+)  # fmt: skip
+def test_latex_fits_tables_to_the_page(
+    columns: int, rows: int, shrunk: bool, turned: bool, parts: int
+) -> None:
+    names = ["Method", *(f"c{i}" for i in range(columns))]
+    body = [[f"m{i}", *["81.1 ± 2.0"] * columns] for i in range(rows)]
+    text = latex(Grid.plain("t", "T", names, body))
+    assert (r"\resizebox{\ifdim\width>\linewidth" in text) == shrunk
+    assert (r"\begin{sidewaystable}" in text) == turned
+    assert text.count(r"\caption") == text.count(r"\toprule") == parts
+    assert text.count("Method &") == parts, "the names of the rows are in every part"
+    assert text.count("81.1") == columns * rows
+    assert all(text.count(rf"& {name} ") <= 2 for name in names[1:])
+
+
+def test_groups_of_columns_stay_together() -> None:
+    header = (("", "Method"), *((f"group {i // 4}", f"c{i % 4}") for i in range(16)))
+    cells = tuple(Cell("81.1 ± 2.0") for _ in range(16))
+    text = latex(Grid("t", "T", header, ((Cell("m"), *cells),) * 20))
+    assert text.count(r"\multicolumn{4}{c}") == 4
 
 
 def test_only_long_tables_scroll_up_and_down(tmp_path: Path) -> None:

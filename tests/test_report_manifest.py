@@ -41,11 +41,13 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 def test_nothing_is_drawn_twice(tmp_path: Path, drawn: list[int]) -> None:
     first = build(fake_results(SMALL), tmp_path)
-    assert len(drawn) == 4, "two of the suite, the cost, one of training; no ranks of two columns"
+    assert len(drawn) == 5, (
+        "two of the suite, cost, overlap, one of training; no ranks of two columns"
+    )
     before = bytes_of(tmp_path)
     assert {path.relative_to(tmp_path).as_posix() for path in first} == before.keys() - {NAME}
     assert build(fake_results(SMALL), tmp_path) == first
-    assert len(drawn) == 4 and bytes_of(tmp_path) == before
+    assert len(drawn) == 5 and bytes_of(tmp_path) == before
 
 
 def test_only_what_changed_is_drawn_again(tmp_path: Path, drawn: list[int]) -> None:
@@ -84,7 +86,7 @@ def test_other_code_or_libraries_draw_everything_again(
     drawn.clear()
     monkeypatch.setattr(manifest, "maker", lambda: "matplotlib of another year")
     build(fake_results(SMALL), tmp_path)
-    assert len(drawn) == 4
+    assert len(drawn) == 5
 
 
 def test_the_folder_holds_what_the_page_shows(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from rich.console import Console
 from panelbench.report import build, terminal_table
 from panelbench.report.grid import guarded, to_csv
 from panelbench.text import printable, printable_parts
-from tests.reports import ROWS, fake_results, no_score
+from tests.reports import ROWS, compile_latex, fake_results, no_score
 
 HOSTILE = {
     "mathtext": "$\\unknowncommand$ and $x^{2$",
@@ -95,18 +94,7 @@ def test_a_name_with_dollar_signs_is_drawn_letter_by_letter() -> None:
 def test_latex_takes_every_text(tmp_path: Path, hostile: Any) -> None:
     _, folder, _ = hostile
     names = [folder / "tables" / "t.tex", folder / "methods.tex"]
-    document = (
-        "\\documentclass{article}\n\\usepackage[utf8]{inputenc}\\usepackage[T1]{fontenc}\n"
-        "\\usepackage{booktabs,graphicx}\n\\begin{document}\n"
-        + "\n".join(path.read_text() for path in names)
-        + "\n\\end{document}\n"
-    )
-    (tmp_path / "all.tex").write_text(document)
-    done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:]
+    compile_latex(tmp_path, names)
 
 
 def test_a_spreadsheet_computes_nothing() -> None:

@@ -133,7 +133,6 @@ _DECLARED: dict[str, Any] = {
     predictor=PersistPredictor,
     modes=("soft", "hard"),
     sparse_selection=False,
-    end_to_end=True,
     needs="binary",
     **_DECLARED,
 )

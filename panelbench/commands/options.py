@@ -220,6 +220,19 @@ def panel(
     """Options of commands that can score any panel."""
 
 
+def paper(
+    paper: Annotated[
+        str | None,
+        _option(
+            _GRID,
+            "--paper",
+            help="All suites, tables and figures of a paper: yoto, markermap, agl, or a YAML file.",
+        ),
+    ] = None,
+) -> None:
+    """Options of commands that know papers."""
+
+
 def out(
     out: Annotated[
         Path | None, _option(_OWN, "--out", help="Write the panel as CSV: rank, gene, score.")

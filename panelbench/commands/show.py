@@ -97,7 +97,7 @@ def done(done: Done, settings: Settings, *, as_json: bool, shard: tuple[int, int
                 f"note: {done.results.stale} records were made with other code or library "
                 "versions; `--dry-run` lists them as stale"
             )
-    _failures(done.states)
+    failures(done.states)
     _unreadable(done.unreadable)
     pages = [path for path in done.report if path.suffix == ".html"]
     for path in pages or done.report[:1]:
@@ -113,7 +113,7 @@ def ends(found: Iterable[tuple[Run, State]]) -> None:
     print(
         f"{len(found)} runs: " + ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
     )
-    _failures(found)
+    failures(found)
 
 
 def _panels(states: Iterable[tuple[Run, State]], most: int = 40, genes: int = 8) -> None:
@@ -156,7 +156,8 @@ def _unreadable(files: Mapping[Path, str]) -> None:
         print(f"note: passed over what is no record: {short_path(path)} ({why}){more}")
 
 
-def _failures(found: Iterable[tuple[Run, State]]) -> None:
+def failures(found: Iterable[tuple[Run, State]]) -> None:
+    """Print the runs that have no result, and why."""
     from panelbench.suite.runs import SelectRun
 
     bad = [(r, s) for r, s in found if s.status not in ("done", "skipped")]

@@ -101,6 +101,16 @@ def downloaded(spec: DatasetSpec, downloads: Path) -> list[Path]:
     return [path for path in both if path.is_file()]
 
 
+def is_here(
+    spec: DatasetSpec, file: SourceFile, downloads: Path, mirrors: Sequence[Path] = ()
+) -> bool:
+    """Whether a file needs no download; a local one that is missing is not here."""
+    try:
+        return _found(spec, file, downloads, mirrors) is not None
+    except DataError:
+        return False
+
+
 def _found(
     spec: DatasetSpec, file: SourceFile, downloads: Path, mirrors: Sequence[Path]
 ) -> Path | None:

@@ -46,6 +46,9 @@ class SyntheticOptions(Model):
         predicts nothing and any pair predicts everything.
     batches
         Number of batches (column ``batch``), each with its own factor for every gene.
+    groups
+        Number of groups of batches (column ``group``), as donors are healthy or ill: with more
+        than one, each group has its own factor for every gene too.
     batch_effect
         Standard deviation of the logarithm of these factors.
     dropout
@@ -67,6 +70,7 @@ class SyntheticOptions(Model):
     effect: Annotated[float, Field(ge=1)] = 10.0
     xor: Annotated[int, Field(ge=0)] = 0
     batches: Annotated[int, Field(ge=1)] = 1
+    groups: Annotated[int, Field(ge=1)] = 1
     batch_effect: Annotated[float, Field(ge=0)] = 0.3
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     depth: Annotated[float, Field(gt=0)] = 2000.0
@@ -88,6 +92,10 @@ def parse_options(options: dict[str, Any], where: str = "synthetic data") -> Syn
         raise ConfigError(
             f"{where}: {parsed.types[-1]} types need at least {4 * parsed.types[-1]} cells, "
             f"found cells={parsed.cells}"
+        )
+    if parsed.groups > parsed.batches:
+        raise ConfigError(
+            f"{where}: {parsed.groups} groups need as many batches, found batches={parsed.batches}"
         )
     planted = sum(parsed.types) * parsed.markers + 2 * parsed.xor
     if planted > parsed.genes:
@@ -145,6 +153,9 @@ def make(**options: Any) -> AnnData:
     factors = np.exp(truth.normal(0, o.batch_effect, (o.batches, o.genes)))
     if o.batches == 1:
         factors[:] = 1
+    group = _nested(o.groups, o.batches)
+    if o.groups > 1:
+        factors *= np.exp(_rng(o, "groups").normal(0, o.batch_effect, (o.groups, o.genes)))[group]
 
     def profile(kind: int, lot: int) -> np.ndarray:
         weights = baseline.copy()
@@ -169,6 +180,8 @@ def make(**options: Any) -> AnnData:
         obs["xor"] = _categorical(state, ["same", "different"])
         markers["xor"] = names[pairs.ravel()].tolist()
     obs["batch"] = _categorical(batch, [f"batch_{i}" for i in range(o.batches)])
+    if o.groups > 1:
+        obs["group"] = _categorical(group[batch], [f"group_{i}" for i in range(o.groups)])
     adata = anndata.AnnData(X=X, obs=obs, var=pd.DataFrame(index=names))
     adata.uns["markers"] = markers
     return adata

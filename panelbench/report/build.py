@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +12,7 @@ from panelbench.errors import ConfigError
 from panelbench.records.files import write_atomically
 from panelbench.report import (
     auxiliary_figure,
+    bar_figures,
     by_class,
     cell_figures,
     confusion_figure,
@@ -35,7 +36,7 @@ from panelbench.report.properties import (
     properties_grid,
     provenance,
 )
-from panelbench.report.published import beside, published_grid, read
+from panelbench.report.published import beside, joined, published_grid, read
 from panelbench.report.ranks import Ranking, rankings, ranks_grid
 from panelbench.report.results import Results
 from panelbench.report.sources import bibtex, sources
@@ -66,10 +67,10 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     The files of the report: ``tables/<name>.{md,tex,csv}`` and ``figures/<name>.{svg,png}`` for
     each table of the suite and each figure that there are data for; ``methods``, ``ranks``,
     ``stability``, ``overlap-<data set>``, ``cost``, ``failures`` and ``published`` (``.md`` and
-    ``.csv``; ``.tex`` for methods and ranks); ``ranks-<n>``, ``cost`` and ``training-<n>-...`` as
-    figures; ``genes.csv``, every gene of every panel; ``references.bib``; ``report.html``. Only
-    ``cost``, ``training``, ``failures`` and the page hold anything that differs between two
-    executions of the same runs. ``manifest.json`` lists them all.
+    ``.csv``; ``.tex`` for methods and ranks); ``ranks-<n>``, ``overlap-<data set>``, ``cost`` and
+    ``training-<n>-...`` as figures; ``genes.csv``, every gene of every panel; ``references.bib``;
+    ``report.html``. Only ``cost``, ``training``, ``failures`` and the page hold anything that
+    differs between two executions of the same runs. ``manifest.json`` lists them all.
 
     Raises
     ------
@@ -111,8 +112,8 @@ def terminal_table(results: Results) -> Group:
     the labels of the rows.
     """
     summary = Summary(results)
-    spec, *_ = tables.specs(summary)
-    return rich_table(_grid(summary, spec))
+    specs = sorted(tables.specs(summary), key=lambda spec: spec.kind != "metrics")
+    return rich_table(table_grid(summary, specs[0], ()))
 
 
 class _Parts(NamedTuple):
@@ -139,7 +140,7 @@ class _Parts(NamedTuple):
         return cls(
             main=main,
             rankings=compared,
-            metric_tables=[_grid(summary, spec) for spec in tables.specs(summary)],
+            metric_tables=[table_grid(summary, spec, numbers) for spec in tables.specs(summary)],
             methods=properties_grid(summary.results),
             ranks=ranks_grid(compared, main) if compared else None,
             stability=stability_grid(summary),
@@ -151,11 +152,14 @@ class _Parts(NamedTuple):
         )
 
 
-def _grid(summary: Summary, spec: TableSpec) -> Grid:
+def table_grid(summary: Summary, spec: TableSpec, numbers: Sequence[Mapping[str, Any]]) -> Grid:
+    """Fill a table of a suite, with published numbers (`published.beside`) beside its cells."""
+    if spec.kind == "properties":
+        return properties_grid(summary.results, spec)
     if spec.minus is not None:
         return paired_grid(summary, spec)
     fill = by_class.by_class_grid if spec.by_class else tables.metric_grid
-    return fill(summary, spec)
+    return joined(fill(summary, spec), summary, spec, numbers)
 
 
 def _unique(kind: str, names: Sequence[str]) -> None:
@@ -167,8 +171,7 @@ def _unique(kind: str, names: Sequence[str]) -> None:
 def _texts(summary: Summary, parts: _Parts) -> Iterator[tuple[str, str]]:
     """Name and text of every file of a table."""
     for spec, grid in zip(tables.specs(summary), parts.metric_tables, strict=True):
-        columns = by_class.RECORD_COLUMNS if spec.by_class else tables.RECORD_COLUMNS
-        yield from _forms(f"tables/{grid.name}", grid, columns)
+        yield from table_forms(f"tables/{grid.name}", grid, spec)
     yield from _forms("methods", parts.methods)
     if parts.ranks is not None:
         yield from _forms("ranks", parts.ranks)
@@ -178,6 +181,12 @@ def _texts(summary: Summary, parts: _Parts) -> Iterator[tuple[str, str]]:
     yield "references.bib", bibtex(sources(summary.results))
     yield "genes.csv", to_csv(parts.genes, genes.COLUMNS)
     yield from _forms("failures", parts.failures, FAILURE_COLUMNS, suffixes=(".md", ".csv"))
+
+
+def table_forms(name: str, grid: Grid, spec: TableSpec) -> Iterator[tuple[str, str]]:
+    """Name and text of the files of a suite's table."""
+    columns = by_class.RECORD_COLUMNS if spec.by_class else tables.RECORD_COLUMNS
+    return _forms(name, grid, None if spec.kind == "properties" else columns)
 
 
 def _forms(
@@ -221,6 +230,15 @@ _KINDS = {
         "{} by the number of genes trained on",
         _SPREAD,
     ),
+    "metric-bars": _Kind(
+        bar_figures.metric_bars, bar_figures.draw_bars, "Metrics side by side", _SPREAD
+    ),
+    "label-distribution": _Kind(
+        bar_figures.label_distribution,
+        bar_figures.draw_distribution,
+        "Cells per class",
+        "all cells of the prepared data set that have a label",
+    ),
     "confusion": _Kind(
         lambda summary, spec, _: confusion_figure.confusion(summary, spec),
         confusion_figure.draw,
@@ -262,6 +280,8 @@ def _drawings(summary: Summary, parts: _Parts) -> Iterator[Drawing]:
     if cost is not None:
         title = f"{label} against the time of one selection, mean over seeds and tasks"
         yield Drawing("cost", title, cost, page_figures.draw_cost)
+    for grid in parts.overlaps:
+        yield Drawing(grid.name, grid.title, page_figures.overlap(grid), page_figures.draw_overlap)
     for number, curves in enumerate(page_figures.curves(summary.results.selections), start=1):
         stem = re.sub(r"[^A-Za-z0-9]+", "-", curves.title).strip("-")
         name = f"training-{number}-{stem}"
@@ -280,7 +300,7 @@ def _page(summary: Summary, parts: _Parts, pictures: dict[str, Picture]) -> Page
         ranks_figures=below("ranks-"),
         published=parts.published,
         stability=parts.stability,
-        overlaps=parts.overlaps,
+        overlaps=[(grid, pictures[grid.name]) for grid in parts.overlaps],
         genes=genes.method_panels(summary),
         genes_file=genes.as_data_url(parts.genes),
         classes=class_details(summary),

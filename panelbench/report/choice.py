@@ -71,13 +71,15 @@ def entrants(summary: Summary, spec: Spec, kinds: Collection[str]) -> list[Entra
         for (place, entrant), score in summary.scores.items()
         if place.dataset in datasets and (score.kind in kinds or set(kinds) == {"panel"})
     }
-    return [
+    found = [
         entrant
         for entrant in summary.entrants
         if entrant in present
         and _named(entrant.evaluator.variant, entrant.evaluator.id, spec.evaluators)
         and _named(entrant.row.variant, entrant.row.method, methods)
     ]
+    own = {entrant.row for entrant in found if entrant.evaluator.own} if spec.own_only else set()
+    return [entrant for entrant in found if entrant.evaluator.own or entrant.row not in own]
 
 
 def _named(variant: str, id: str, wanted: Sequence[str] | None) -> bool:

@@ -18,11 +18,15 @@ _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, whether it is the best or second of its column, its footnotes."""
+    """A cell: its text, whether it is the best or second of its column, its footnotes.
+
+    `beside` is what a paper published in its place, which the page shows below it.
+    """
 
     text: str
     mark: Mark = ""
     notes: tuple[int, ...] = ()
+    beside: str = ""
 
     @property
     def superscript(self) -> str:
@@ -90,6 +94,11 @@ class Grid:
     def levels(self) -> int:
         """Number of header levels."""
         return len(self.header[0])
+
+    @property
+    def has_beside(self) -> bool:
+        """Whether a paper published any of the cells."""
+        return any(cell.beside for row in self.rows for cell in row)
 
     def spans(self, level: int) -> list[tuple[str, int]]:
         """Header texts of a level, equal neighbours merged: (text, number of columns).

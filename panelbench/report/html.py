@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from panelbench.report.classes import ClassDetails
 from panelbench.report.genes import MethodPanels
 from panelbench.report.grid import Grid
 from panelbench.report.sources import sources
 from panelbench.report.summary import Summary
+from panelbench.suite.papers import PaperSpec
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class Page:
     ranks_figures: Sequence[Picture]
     published: Grid | None
     stability: Grid
-    overlaps: Sequence[Grid]
+    overlaps: Sequence[tuple[Grid, Picture]]
     genes: Sequence[MethodPanels]
     genes_file: str
     classes: Sequence[ClassDetails]
@@ -97,6 +104,33 @@ def dataset_facts(summary: Summary) -> list[dict[str, Any]]:
 
 def render(page: Page) -> str:
     """Fill the template; every text is escaped."""
+    template = _template("report.html.j2")
+    return template.render(
+        page=page,
+        suite=page.summary.results.suite,
+        tiles=tiles(page.summary),
+        datasets=dataset_facts(page.summary),
+        sources=sources(page.summary.results),
+    )
+
+
+def render_paper(
+    paper: PaperSpec, shown: Sequence[Any], suites: Sequence[Any], folder: Path
+) -> str:
+    """Fill the template of a paper; every text is escaped."""
+    links = [
+        (item.suite, item.problem, _link(item.folder, folder) if item.folder else "")
+        for item in suites
+    ]
+    return _template("paper.html.j2").render(paper=paper, shown=shown, suites=links)
+
+
+def _link(target: Path, folder: Path) -> str:
+    """Relative address of the page of another report."""
+    return quote(os.path.relpath(target / "report.html", folder).replace(os.sep, "/"))
+
+
+def _template(name: str) -> Template:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -106,11 +140,4 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.get_template("report.html.j2")
-    return template.render(
-        page=page,
-        suite=page.summary.results.suite,
-        tiles=tiles(page.summary),
-        datasets=dataset_facts(page.summary),
-        sources=sources(page.summary.results),
-    )
+    return environment.get_template(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 
 from panelbench.report.grid import Cell, Grid
 
@@ -21,48 +22,146 @@ _SIGNS = {
 }
 
 
-SAFE = 66
-"""Letters in a row that fit onto any page; what is longer is measured by LaTeX."""
+# Points of an article's text at 10 pt: across the page, and across a page that is turned.
+PAGE, TURNED = 345.0, 550.0
+LONG, LONG_TURNED = 42, 18
+"""Rows of a table that a page holds."""
+SMALLEST = 0.7
+"""A table is not made smaller than this share of its size: it is turned or broken instead."""
+SAFE = 0.9
+"""A table that takes this share of the page by the estimate fits; others are measured by LaTeX."""
 
-_FITTING = r"\ifdim\width>\textwidth\textwidth\else\width\fi"
+# Points of a letter and of the gap between columns, at the size of a table's text.
+_LETTER, _GAP = 4.7, 12.0
+_FITTING = r"\ifdim\width>\linewidth\linewidth\else\width\fi"
 
 
 def latex(grid: Grid) -> str:
-    r"""Write a grid as a ``table`` environment.
+    r"""Write a grid as ``table`` environments that fit the page.
 
-    It needs ``\usepackage{booktabs}`` and, for long rows, ``graphicx``, with which a table that
-    is wider than the page is made smaller; it compiles with pdflatex, xelatex and lualatex.
+    What is wider than the page is made smaller; where the letters would become too small it stands
+    upright on a page of its own (``sidewaystable``); what is too large for that is broken into
+    parts, the columns of texts repeated. The first line says what the preamble needs: ``booktabs``
+    always, ``graphicx`` to make smaller, ``rotating`` to turn. It compiles with pdflatex, xelatex
+    and lualatex.
     """
+    turned = PAGE / SMALLEST < points(grid) <= TURNED / SMALLEST and len(grid.rows) <= LONG_TURNED
+    parts = [grid] if turned else [part for block in _blocks(grid) for part in _pages(block)]
+    body = [_table(part, number, turned) for number, part in enumerate(parts)]
+    packages = [
+        "booktabs",
+        *(name for name, sign in _NEEDS.items() if any(sign in b for b in body)),
+    ]
+    return f"% Needs \\usepackage{{{','.join(packages)}}}\n" + "\n".join(body)
+
+
+def packages(text: str) -> set[str]:
+    """What the preamble needs for a table that `latex` wrote."""
+    first = text.partition("\n")[0]
+    return set(first.partition("{")[2].removesuffix("}").split(","))
+
+
+_NEEDS = {"graphicx": r"\resizebox", "rotating": "{sidewaystable}"}
+
+
+def _table(grid: Grid, number: int, turned: bool) -> str:
+    """One environment: the whole table, or its part `number`."""
     body = [r"\toprule", *_header(grid), r"\midrule", *_rows(grid), r"\bottomrule"]
     columns = "l" * grid.stubs + "r" * (len(grid.header) - grid.stubs)
     tabular = [rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"]
-    if _letters(grid) > SAFE:
+    if points(grid) > SAFE * PAGE:
         tabular = [rf"\resizebox{{{_FITTING}}}{{!}}{{%", *tabular, "}"]
     title, caption, *notes = escape([grid.title, grid.caption, *grid.notes])
     label = re.sub(r"[^A-Za-z0-9.:-]+", "-", grid.name)
-    lines = [
-        "% Needs \\usepackage{booktabs,graphicx}",
-        r"\begin{table}[htbp]",
-        r"\centering",
+    environment = "sidewaystable" if turned else "table"
+    heading = [
         rf"\caption{{{title}{'. ' + caption if caption else ''}}}",
         rf"\label{{tab:{label}}}",
+    ]
+    if number:
+        heading = [r"\addtocounter{table}{-1}", rf"\caption[]{{{title} (continued)}}"]
+    lines = [
+        rf"\begin{{{environment}}}{'' if turned else '[htbp]'}",
+        r"\centering",
+        *heading,
         r"\par\smallskip",
         r"\small",
         *tabular,
     ]
     if notes:
+        used = {number for row in grid.rows for cell in row for number in cell.notes}
         numbered = [
-            rf"\textsuperscript{{{number}}}~{note}" for number, note in enumerate(notes, start=1)
+            rf"\textsuperscript{{{number}}}~{note}"
+            for number, note in enumerate(notes, start=1)
+            if number in used
         ]
-        lines += [r"\par\smallskip", r"{\footnotesize\raggedright", r"\\".join(numbered) + r"\par}"]
-    return "\n".join([*lines, r"\end{table}", ""])
+        text = r"\\".join(numbered)
+        lines += [r"\par\smallskip", r"{\footnotesize\raggedright", text + r"\par}"]
+    return "\n".join([*lines, rf"\end{{{environment}}}", ""])
 
 
-def _letters(grid: Grid) -> int:
-    """Letters in the longest row there can be, three for the gap between columns."""
-    body = [[len(cell.text) for cell in row] for row in grid.rows]
+def points(grid: Grid) -> float:
+    """Width of a table in points, as far as the letters of its longest row tell."""
+    return sum(_widths(grid))
+
+
+def _widths(grid: Grid) -> list[float]:
+    """Points of each column; one that stands for a group takes what the group's name needs."""
+    body = [[len(cell.text) + len(cell.notes) for cell in row] for row in grid.rows]
     names = [len(column[-1]) for column in grid.header]
-    return sum(max(lengths) + 3 for lengths in zip(names, *body, strict=True))
+    widths = [_LETTER * max(lengths) + _GAP for lengths in zip(names, *body, strict=True)]
+    for level in range(grid.levels - 1):
+        column = 0
+        for text, span in grid.spans(level):
+            missing = _LETTER * len(text) + _GAP - sum(widths[column : column + span])
+            widths[column + span - 1] += max(0.0, missing)
+            column += span
+    return widths
+
+
+def _blocks(grid: Grid) -> list[Grid]:
+    """Columns in blocks that fit, groups of the first level held together where they can be."""
+    # A table of texts alone repeats the first of them.
+    stubs = grid.stubs if grid.stubs < len(grid.header) else 1
+    widths = _widths(grid)
+    room = PAGE / SMALLEST - sum(widths[:stubs])
+    groups = _groups(grid, stubs)
+    if any(sum(widths[i] for i in group) > room for group in groups):
+        groups = [[i] for i in range(stubs, len(widths))]
+    blocks: list[list[int]] = []
+    for group in groups:
+        width = sum(widths[i] for i in (*(blocks[-1] if blocks else ()), *group))
+        if blocks and width <= room:
+            blocks[-1] += group
+        else:
+            blocks.append(list(group))
+    if len(blocks) < 2:
+        return [grid]
+    return [_columns(grid, [*range(stubs), *block]) for block in blocks]
+
+
+def _groups(grid: Grid, stubs: int) -> list[list[int]]:
+    groups, column = [], 0
+    for _, span in grid.spans(0):
+        if column >= stubs:
+            groups.append(list(range(column, column + span)))
+        column += span
+    return groups
+
+
+def _columns(grid: Grid, chosen: Sequence[int]) -> Grid:
+    return replace(
+        grid,
+        stubs=min(grid.stubs, len(chosen)),
+        header=tuple(grid.header[i] for i in chosen),
+        rows=tuple(tuple(row[i] for i in chosen) for row in grid.rows),
+    )
+
+
+def _pages(grid: Grid) -> list[Grid]:
+    """Rows in parts that a page holds."""
+    starts = range(0, max(len(grid.rows), 1), LONG)
+    return [replace(grid, rows=grid.rows[start : start + LONG]) for start in starts]
 
 
 def _header(grid: Grid) -> list[str]:

@@ -1,4 +1,4 @@
-"""Figures of the page alone: cost against quality, training curves."""
+"""Figures of the page alone: cost against quality, overlap of methods, training curves."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.report.figures import COLOURS, Looks, axis_label, blank, legend, legend_width
+from panelbench.report.grid import Grid
 from panelbench.report.results import SelectionLine
 from panelbench.report.summary import Entrant, Place, Summary
 from panelbench.scoring.metrics import Metric
@@ -161,4 +162,45 @@ def draw_curves(content: CurvesContent) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     blank(axes.flat[len(names) :])
     legend(figure, handles, rows)
+    return figure
+
+
+@dataclass(frozen=True)
+class OverlapContent:
+    """Names of methods and the overlap of their panels, NaN where unknown."""
+
+    title: str
+    names: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+
+
+def overlap(grid: Grid) -> OverlapContent:
+    """What a table of overlaps shows."""
+    values = tuple(tuple(_number(cell.text) for cell in row[1:]) for row in grid.rows)
+    return OverlapContent(grid.title, tuple(row[0].text for row in grid.rows), values)
+
+
+def _number(text: str) -> float:
+    return float(text) if text[:1].isdigit() else float("nan")
+
+
+def draw_overlap(content: OverlapContent) -> Figure:
+    """Draw a heat map of the overlap between methods."""
+    from matplotlib.figure import Figure
+
+    n = len(content.names)
+    figure = Figure(figsize=(2.6 + 0.3 * n, 2.2 + 0.3 * n), layout="constrained")
+    ax = figure.subplots()
+    values = np.array(content.values)
+    image = ax.imshow(values, cmap="Blues", vmin=0.0, vmax=1.0)
+    # Numbers fit into the squares of a few methods only.
+    for i, j in np.ndindex(values.shape) if n <= 16 else ():
+        if np.isfinite(values[i, j]):
+            colour = "white" if values[i, j] > 0.6 else "black"
+            text = f"{values[i, j]:.2f}".removeprefix("0")
+            ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
+    ax.set_xticks(range(n), content.names, rotation=90)
+    ax.set_yticks(range(n), content.names)
+    ax.grid(visible=False)
+    figure.colorbar(image, ax=ax, shrink=0.6, label="Jaccard index")
     return figure

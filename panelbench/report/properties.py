@@ -11,10 +11,14 @@ from panelbench.report.grid import Grid
 from panelbench.report.results import Results, ScoreLine, SelectionLine
 from panelbench.report.summary import STATUS, Summary, brief
 from panelbench.suite.runs import Row
+from panelbench.suite.specs import TableSpec
 
 
-def properties_grid(results: Results) -> Grid:
-    """The YOTO paper's Table 1, from what the methods declare."""
+def properties_grid(results: Results, spec: TableSpec | None = None) -> Grid:
+    """What the methods declare, one row per method.
+
+    With a `spec`, in the columns of the YOTO paper's Table 1; without, the source of each too.
+    """
     rows = []
     first = {row.method: row for row in reversed(results.rows)}
     for row in results.rows:
@@ -38,7 +42,11 @@ def properties_grid(results: Results) -> Grid:
         "Method", "Supervised", "Task type", "Built-in predictor", "Sparse selection",
         "End-to-end", "Source",
     )  # fmt: skip
-    return Grid.plain("methods", "What the methods are", columns, rows, stubs=len(columns))
+    if spec is None:
+        return Grid.plain("methods", "What the methods are", columns, rows, stubs=len(columns))
+    title = spec.title or "What the methods are"
+    shown = [row[:-1] for row in rows]
+    return Grid.plain(spec.name, title, columns[:-1], shown, stubs=len(columns) - 1)
 
 
 FAILURE_COLUMNS = (

@@ -9,7 +9,7 @@ cells as the paper did.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from panelbench.errors import DataError
 from panelbench.report.by_class import ALL
 from panelbench.report.grid import Grid
 from panelbench.report.summary import Entrant, Place, Score, Summary
-from panelbench.report.tables import printed
+from panelbench.report.tables import columns_of, entrants_of, printed
 from panelbench.scoring.metrics import METRICS
-from panelbench.suite.specs import DatasetEntry
+from panelbench.suite.specs import CLEAN, DatasetEntry, TableSpec
 
 COLUMNS = (
     "source", "protocol", "table", "dataset", "method", "evaluator", "task", "k", "metric",
@@ -191,6 +191,54 @@ def _line(
         "published_sd": item.sd,
         "difference": score.mean(name) - item.mean,
     }
+
+
+def joined(
+    grid: Grid, summary: Summary, spec: TableSpec, lines: Sequence[Mapping[str, Any]]
+) -> Grid:
+    """A table with the published numbers beside its cells and in its records.
+
+    Parameters
+    ----------
+    grid, summary, spec
+        A table as `tables.metric_grid` or `by_class.by_class_grid` filled it.
+    lines
+        What `beside` found. Where a paper prints a cell in several tables with different numbers,
+        that of the table that `spec` names counts.
+    """
+    known: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for line in lines:
+        if not spec.published or spec.published in str(line["table"]).split(", "):
+            known.setdefault(tuple(line[name] for name in _CELL), line)
+    records = []
+    for record in grid.records:
+        key = tuple(record.get(name, "") for name in _CELL)
+        found = {} if record["noise"] else known.get(key, {})
+        extra = {name: found.get(name, "") for name in ("published_mean", "published_sd")}
+        extra |= {"difference": found.get("difference", ""), "published_table": ""}
+        if found:
+            extra["published_table"] = f"{found['source']}, table {found['table']}"
+        records.append({**record, **extra})
+    grid = replace(grid, records=tuple(records))
+    if spec.by_class:
+        return grid
+    columns, entrants = columns_of(summary, spec), entrants_of(summary, spec)
+    rows = []
+    for entrant, row in zip(entrants, grid.rows, strict=True):
+        cells = list(row)
+        for i, (place, item) in enumerate(columns, start=1):
+            key = (place.dataset, place.task, place.k, "", entrant.row.variant,
+                   entrant.evaluator.variant, item.id)  # fmt: skip
+            there = known.get(key)
+            if place.noise == CLEAN and there is not None:
+                pair = _pair(there["published_mean"], there["published_sd"], item.id)
+                difference = _signed(printed(there["difference"], item))
+                cells[i] = replace(cells[i], beside=f"{pair} ({difference})")
+        rows.append(tuple(cells))
+    return replace(grid, rows=tuple(rows))
+
+
+_CELL = ("dataset", "task", "k", "class", "method", "evaluator", "metric")
 
 
 def published_grid(lines: list[dict[str, Any]]) -> Grid:

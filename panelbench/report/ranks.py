@@ -63,7 +63,8 @@ def _compared(summary: Summary, entrants: list[Entrant], item: Metric) -> Compar
     values = values.dropna(axis=0, how="all").dropna(axis=1, how="all")
     if values.shape[1] < 2:
         return None
-    return compare(values, higher_is_better=item.higher_is_better)
+    incomplete = summary.results.suite.incomplete
+    return compare(values, higher_is_better=item.higher_is_better, incomplete=incomplete)
 
 
 def _p(value: float) -> str:
@@ -124,9 +125,10 @@ def _rows(compared: Comparison) -> Iterator[list[str]]:
 
 def _about(compared: Comparison) -> str:
     """On how much a comparison rests, in words."""
-    text = f"{compared.columns} columns (data set, task, k)."
+    text = f"{compared.columns} columns (data set, task, k)." if compared.columns else ""
     if np.isfinite(compared.p_value):
         text += (
             f" Friedman's test: chi-square {compared.statistic:.2f}, p = {compared.p_value:.3g}."
         )
-    return " ".join([text, *(note[:1].upper() + note[1:] + "." for note in compared.notes)])
+    notes = (note[:1].upper() + note[1:] + "." for note in compared.notes)
+    return " ".join(filter(None, [text, *notes]))

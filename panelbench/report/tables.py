@@ -288,6 +288,7 @@ def count_models(summary: Summary, spec: TableSpec, entrant: Entrant) -> str:
 RECORD_COLUMNS = (
     "dataset", "task", "k", "noise", "noise_in", "method", "label", "evaluator", "metric",
     "mean", "sd", "n", "planned", "problems",
+    "published_table", "published_mean", "published_sd", "difference",
 )  # fmt: skip
 
 
@@ -332,5 +333,5 @@ def record_lines(
 
 def main_metric(summary: Summary) -> Metric:
     """The metric by which a suite ranks: that of its first table."""
-    chosen = specs(summary)
+    chosen = [spec for spec in specs(summary) if spec.kind == "metrics"]
     return summary.metrics[chosen[0].metrics[0] if chosen else "f1_macro"]

@@ -8,7 +8,7 @@ comparisons of classifiers over multiple data sets").
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -108,27 +108,41 @@ def wilcoxon_holm(values: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(p.to_numpy(), index=names, columns=names)
 
 
-def compare(values: pd.DataFrame, *, higher_is_better: bool = True) -> Comparison:
+Incomplete = Literal["refuse", "drop-columns", "drop-methods"]
+"""What is done where a method has no score in a column."""
+
+
+def compare(
+    values: pd.DataFrame, *, higher_is_better: bool = True, incomplete: Incomplete = "refuse"
+) -> Comparison:
     """Compare methods over many columns.
 
     Parameters
     ----------
     values
         Columns of the comparison in rows, methods in columns, NaN where a method has no score.
-        A method without a score in more than half of the columns is left out, then every
-        column in which one of the others has none.
     higher_is_better
         Direction of the metric.
+    incomplete
+        What to do with missing scores, since what is left out decides who wins. ``refuse``: rank
+        nothing, and say which are missing. ``drop-columns``: leave out a method without a score in
+        more than half of the columns, then every column in which one of the others has none.
+        ``drop-methods``: leave out every method that lacks a score.
 
     Returns
     -------
-    Mean ranks always; tests only where they can say something (see `MIN_COLUMNS`), else a note
-    that says why not.
+    Mean ranks, unless refused; tests only where they can say something (see `MIN_COLUMNS`), else a
+    note that says why not.
     """
-    notes = []
-    sparse = [str(name) for name in values if values[name].isna().mean() > 0.5]
+    notes: list[str] = []
+    share = values.isna().mean()
+    if incomplete == "refuse" and share.any():
+        return _refused(values)
+    limit = 0.5 if incomplete == "drop-columns" else 0.0
+    sparse = [str(name) for name, missing in share.items() if missing > limit]
     if sparse:
-        notes.append("left out, more than half of the columns missing: " + ", ".join(sparse))
+        much = "more than half of the columns" if limit else "a score is"
+        notes.append(f"left out, {much} missing: " + ", ".join(sparse))
     kept = values.drop(columns=sparse)
     complete = kept.dropna()
     if len(complete) < len(kept):
@@ -150,6 +164,18 @@ def compare(values: pd.DataFrame, *, higher_is_better: bool = True) -> Compariso
         else:
             notes.append("two methods: Wilcoxon's test only, Friedman's needs three")
     return Comparison(n_columns, ranks, statistic, p_value, pairwise, tuple(notes))
+
+
+def _refused(values: pd.DataFrame) -> Comparison:
+    """Nothing is ranked; which scores are missing."""
+    missing = values.isna().sum()
+    lacking = [f"{name} in {n} of {len(values)} columns" for name, n in missing.items() if n]
+    note = (
+        f"not ranked, scores are missing: {', '.join(lacking)}; a suite with "
+        "'incomplete: drop-columns' or 'incomplete: drop-methods' ranks the others"
+    )
+    nothing = values.iloc[0, :0].astype(float)
+    return Comparison(0, nothing, np.nan, np.nan, None, (note,))
 
 
 def cliques(comparison: Comparison, alpha: float = 0.05) -> list[tuple[str, ...]]:

@@ -130,7 +130,7 @@ def _check_tables(suite: SuiteSpec, datasets: Sequence[Dataset], evaluators: Eva
     items: tuple[TableSpec | FigureSpec, ...] = (*suite.tables, *suite.figures)
     for item in items:
         where = f"suite {suite.name}, {'table' if item in suite.tables else 'figure'} {item.name}"
-        for name in item.metrics if isinstance(item, TableSpec) else (item.metric,):
+        for name in item.measures:
             metric(name, where, evaluators.metrics)
         for kind, asked, known in (
             ("data set", item.datasets, {dataset.id for dataset in datasets}),

@@ -98,13 +98,28 @@ class NoiseSpec(Model):
 class TableSpec(Model):
     """A table of the report: methods in rows, the varying parts in columns.
 
-    With `by_class`, classes are in rows too (metrics of reconstructed expression). Give `datasets`,
-    `tasks`, `ks`, `evaluators` or `metrics` to restrict it; everything of the suite is shown
-    otherwise. With `minus`, a method by id, cells are differences to its scores, seed by seed.
+    Give `datasets`, `tasks`, `ks`, `evaluators` or `metrics` to restrict it; everything of the
+    suite is shown otherwise.
+
+    kind
+        ``metrics``, or ``properties``: what the methods declare, in the columns of the YOTO
+        paper's Table 1.
+    own_only
+        Of a method whose own predictor is scored, only that row: as in the YOTO paper, no
+        classifier is trained on its panel.
+    n_models
+        A last column with the number of models fitted per data set, k and seed.
+    by_class
+        Classes are in rows too (metrics of reconstructed expression).
+    published
+        Number of the paper's table whose numbers are shown beside these.
+    minus
+        A method by id: cells are differences to its scores, seed by seed.
     """
 
     name: Name
     title: str = ""
+    kind: Literal["metrics", "properties"] = "metrics"
     metrics: tuple[str, ...] = ("f1_macro",)
     datasets: tuple[str, ...] | None = None
     tasks: tuple[str, ...] | None = None
@@ -113,6 +128,13 @@ class TableSpec(Model):
     n_models: bool = False
     by_class: bool = False
     minus: str | None = None
+    own_only: bool = False
+    published: str = ""
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Metrics that it shows."""
+        return self.metrics
 
 
 class FigureSpec(Model):
@@ -124,7 +146,10 @@ class FigureSpec(Model):
         number of genes trained on beside the primary ones. ``confusion``: confusion matrices side
         by side. ``umap``: test cells by the panel's genes (needs the evaluator ``umap``).
         ``reconstruction``: gene variances and principal components of reconstructed cells (needs
-        ``builtin-reconstruct``).
+        ``builtin-reconstruct``). ``metric-bars``: `metrics` side by side, a bar per method, at
+        the largest k. ``label-distribution``: cells per class and how many classes hold 90%.
+    own_only
+        As of a table.
     methods
         Methods to draw, by id or with parameters as in the tables' CSV; all otherwise.
     ks
@@ -133,20 +158,23 @@ class FigureSpec(Model):
 
     name: Name
     kind: Literal[
-        "metric-by-k",
-        "metric-by-noise",
-        "metric-by-auxiliary",
-        "confusion",
-        "umap",
-        "reconstruction",
-    ] = "metric-by-k"
+        "metric-by-k", "metric-by-noise", "metric-by-auxiliary", "metric-bars", "confusion",
+        "umap", "reconstruction", "label-distribution",
+    ] = "metric-by-k"  # fmt: skip
     title: str = ""
     metric: str = "f1_macro"
+    metrics: tuple[str, ...] = ()
     datasets: tuple[str, ...] | None = None
     tasks: tuple[str, ...] | None = None
     methods: tuple[str, ...] | None = None
     ks: tuple[int, ...] | None = None
     evaluators: tuple[str, ...] | None = None
+    own_only: bool = False
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Metrics that it shows."""
+        return self.metrics or (self.metric,)
 
 
 class Limits(Model):
@@ -194,7 +222,11 @@ def _entry(key: str) -> Any:
 
 
 class SuiteSpec(Model):
-    """A grid of runs and the tables and figures that show them."""
+    """A grid of runs and the tables and figures that show them.
+
+    `incomplete` says what ranks over all columns do where a method has no score in some: nothing
+    is ranked, such columns are left out, or such methods are.
+    """
 
     name: Name
     title: str = ""
@@ -211,6 +243,7 @@ class SuiteSpec(Model):
     needs: dict[str, Needs] = Field(default_factory=dict)
     tables: tuple[TableSpec, ...] = ()
     figures: tuple[FigureSpec, ...] = ()
+    incomplete: Literal["refuse", "drop-columns", "drop-methods"] = "refuse"
 
     @property
     def noise_levels(self) -> tuple[NoiseLevel, ...]:

@@ -79,14 +79,14 @@ def tables(lines: list[dict[str, Any]], variants: Sequence[str] | None) -> None:
         )
     if not rows:
         return
-    compared = compare(pd.DataFrame(rows).T)
+    compared = compare(pd.DataFrame(rows).T, incomplete="drop-columns")
     print("\nMean ranks over", compared.columns, "columns:", *compared.notes)
     for who, rank in compared.mean_rank.items():
         print(f"  {rank:.2f} {who}")
     print(f"Friedman p = {compared.p_value:.2g}; not told apart:", *cliques(compared))
     for who in ours:
         one = [who, *classical]
-        alone = compare(pd.DataFrame(rows).T[one]).mean_rank
+        alone = compare(pd.DataFrame(rows).T[one], incomplete="drop-columns").mean_rank
         changes = [
             rows[data, 64][who] - rows[data, 32][who]
             for data, k in rows
