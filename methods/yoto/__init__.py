@@ -119,6 +119,9 @@ class Params:
         Genes in the first panel, at least four times k.
     prior
         Scale of the relevance that the scores start from; 0 starts from noise alone.
+    margin
+        Standard errors by which the learned scores must be ahead of their start on held-out cells
+        to decide the panel.
     levels
         Levels of a gene above its smallest value, as quantiles of the larger values.
     members
@@ -151,6 +154,7 @@ class Params:
     search_hidden: Widths = (64,)
     start: Annotated[int, Ge(1)] = 512
     prior: Annotated[float, Ge(0)] = 1.0
+    margin: Annotated[float, Ge(0)] = 2.0
     levels: Annotated[tuple[Annotated[float, Ge(0), Le(1)], ...], MinLen(1)] = (0.0, 0.5, 1.0)
     members: Annotated[int, Ge(1)] = 5
     held_out: bool = True

@@ -11,12 +11,15 @@ from panelbench.nn import Layer, one_thread
 
 from .data import Cells
 from .encoding import Encoding
-from .fit import Fit
+from .fit import RATES, Fit
 from .folds import assign_folds
 from .networks import Networks
 from .options import Settings
 from .search import Search
 from .training import Trained
+
+SHARES = (100.0, 1.0, 0.0)
+"""How much of the start is added to the learned scores: all but the start, some, nothing."""
 
 if TYPE_CHECKING:
     import torch
@@ -36,16 +39,15 @@ def train(task: Task, settings: Settings) -> Trained:
     with one_thread():
         search, curves = learn_scores(task, settings)
         cells, encoding = search.cells, search.encoding
-        order = search.scores.sort(descending=True, stable=True).indices
-        panel = order[: search.k]
         epochs = passes(settings, cells.n_cells)
-        nets, chosen = Fit(task, cells, panel, encoding, settings).run(search.fold, epochs)
+        fit, order, scores, chosen = choose(search, epochs)
+        nets = fit.finish(chosen["input_dropout"], epochs)
         task.progress(1.0, f"predictor trained, input dropout {chosen['input_dropout']}")
-        layers, heads = as_layers(cells, encoding, panel, nets)
+        layers, heads = as_layers(cells, encoding, order[: search.k], nets)
         index = order.cpu().numpy()
         return Trained(
             genes=cells.genes[index],
-            scores=search.scores.cpu().numpy().astype(np.float64)[index],
+            scores=scores.cpu().numpy().astype(np.float64)[index],
             k=search.k,
             layers=layers,
             heads=heads,
@@ -53,6 +55,44 @@ def train(task: Task, settings: Settings) -> Trained:
             curves=curves,
             chosen=chosen,
         )
+
+
+def choose(search: Search, epochs: int) -> tuple[Fit, torch.Tensor, torch.Tensor, dict[str, float]]:
+    """Settle on held-out cells how far the panel goes from where the scores started.
+
+    The learned scores have seen what every fold says, so they look better on it than they are:
+    they must be ahead by `margin` standard errors of the difference, or the panel nearer to the
+    start counts.
+
+    Returns
+    -------
+    What fits the predictor of that panel; all genes, best first; their scores; what was settled.
+    """
+    given, margin = search.settings.input_dropout, search.settings.margin
+    rates = RATES if given is None else (given,)
+    found, losses = [], []
+    for share in SHARES:
+        scores = search.scores + share * search.settings.prior * search.relevance
+        order = scores.sort(descending=True, stable=True).indices
+        panel = order[: search.k]
+        fit = Fit(search.task, search.cells, panel, search.encoding, search.settings)
+        rate, loss = fit.compare(search.fold, epochs, rates)
+        rates = (rate,)
+        found.append((fit, order, scores))
+        losses.append(loss)
+    least = min(losses, key=lambda loss: float(loss.mean()))
+    number = next(i for i, loss in enumerate(losses) if not _worse(loss - least, margin))
+    facts = {
+        f"held_out_loss:{s:g}": round(float(x.mean()), 5)
+        for s, x in zip(SHARES, losses, strict=True)
+    }
+    return *found[number], {"input_dropout": rate, "start": SHARES[number]} | facts
+
+
+def _worse(difference: torch.Tensor, margin: float) -> bool:
+    """Whether the mean of a difference between cells is more than so many standard errors."""
+    error = float(difference.std(correction=0)) / len(difference) ** 0.5
+    return float(difference.mean()) > margin * error
 
 
 def learn_scores(task: Task, settings: Settings) -> tuple[Search, dict[str, list[float]]]:

@@ -53,42 +53,39 @@ class Fit:
         self.weights = [labels.class_weights(settings.class_balance) for labels in cells.labels]
         self.there = [present(labels, labels.values) for labels in cells.labels]
 
-    def run(self, fold: torch.Tensor, epochs: int) -> tuple[Networks, dict[str, float]]:
-        """Choose the input dropout on the folds, then train the predictor's networks on all cells.
+    def compare(
+        self, fold: torch.Tensor, epochs: int, tried: tuple[float, ...]
+    ) -> tuple[float, torch.Tensor]:
+        """Choose among rates of input dropout on the folds, one network per rate and fold.
 
         Returns
         -------
-        The networks, and what was chosen with the held-out loss of every choice.
+        The rate, and the loss of every cell under the network that has not seen it: float64
+        (n_cells,), the mean over tasks, whose mean is the held-out loss.
         """
         import torch
 
-        rate, facts = self.settings.input_dropout, {}
-        if rate is None:
-            held = self._compare(fold, epochs)
-            rate = RATES[int(np.argmin(held))]
-            facts = {f"held_out_loss:{r}": round(h, 5) for r, h in zip(RATES, held, strict=True)}
-        members = self.settings.members
-        everyone = torch.ones(members, self.cells.n_cells, dtype=torch.bool, device=self.device)
-        nets = self.train(everyone, torch.full((members,), rate, device=self.device), epochs, "fit")
-        return nets, {"input_dropout": rate} | facts
-
-    def _compare(self, fold: torch.Tensor, epochs: int) -> list[float]:
-        """Held-out loss of each rate, one network per rate and fold."""
-        import torch
-
-        folds = torch.arange(int(fold.max()) + 1, device=self.device).repeat(len(RATES))
-        rates = torch.tensor(RATES, device=self.device).repeat_interleave(int(fold.max()) + 1)
+        folds = torch.arange(int(fold.max()) + 1, device=self.device).repeat(len(tried))
+        rates = torch.tensor(tried, device=self.device).repeat_interleave(int(fold.max()) + 1)
         seen = fold != folds[:, None]
         nets = self.train(seen, rates, max(1, epochs // 2), "fit folds")
         with torch.no_grad():
             rows = torch.arange(self.cells.n_cells, device=self.device)
             each = self._losses(nets.forward(self.x @ nets.first), rows, 0.0)
-            losses = [
-                (loss * there * ~seen).view(len(RATES), -1).sum(1) / there.sum().clamp(min=1)
-                for loss, there in zip(each, self.there, strict=True)
-            ]
-        found: list[float] = torch.stack(losses).mean(0).tolist()
-        return found
+            losses = torch.zeros(len(tried), len(rows), dtype=torch.float64, device=self.device)
+            for loss, there in zip(each, self.there, strict=True):
+                held = (loss * there * ~seen).view(len(tried), -1, len(rows)).sum(1)
+                losses += held * (len(rows) / (len(each) * there.sum().clamp(min=1)))
+        best = int(losses.mean(dim=1).argmin())
+        return tried[best], losses[best]
+
+    def finish(self, rate: float, epochs: int) -> Networks:
+        """Train the predictor's networks on all cells."""
+        import torch
+
+        members = self.settings.members
+        everyone = torch.ones(members, self.cells.n_cells, dtype=torch.bool, device=self.device)
+        return self.train(everyone, torch.full((members,), rate, device=self.device), epochs, "fit")
 
     def train(self, seen: torch.Tensor, rates: torch.Tensor, epochs: int, purpose: str) -> Networks:
         """Train networks side by side, the learning rate falling to 0.

@@ -30,6 +30,7 @@ class Settings:
     search_hidden: tuple[int, ...]
     start: int
     prior: float
+    margin: float
     steps: int
     levels: tuple[float, ...]
     members: int

@@ -53,7 +53,8 @@ class Search:
         self.count = int(fold.max()) + 1
         self.start = min(self.n_genes, max(settings.start, 4 * self.k))
         self.encoding = encoding
-        self.scores += settings.prior * relevance(cells, encoding)
+        self.relevance = relevance(cells, encoding, self.start)
+        self.scores += settings.prior * self.relevance
         self.network = Networks(
             self.count,
             self.n_genes * self.encoding.steps,
