@@ -77,3 +77,7 @@ class NotApplicable(PanelbenchError):
 
 class Fault(PanelbenchError):
     """What the machine did to a run (a full disk, a damaged file): no result of the method."""
+
+
+class ConstraintError(PanelbenchError):
+    """A panel cannot keep to what it was asked to keep to; the message says by how much."""
