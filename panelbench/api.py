@@ -227,9 +227,12 @@ def _write_panel(run: SelectRun, states: States, out: Path) -> None:
     scores = result.get("scores") or [""] * len(panel)
     buffer = io.StringIO()
     table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(["rank", "gene", "score"])
+    told = result.get("constraints") or {}
+    # Under constraints a fourth column says why a gene is there that the ranking did not put there.
+    why, header = told.get("moved_in", {}), ["rank", "gene", "score"]
+    table.writerow([*header, "note"] if told else header)
     table.writerows(
-        (rank, gene, score)
+        (rank, gene, score, *([why.get(gene, "")] if told else []))
         for rank, (gene, score) in enumerate(zip(panel, scores, strict=False), start=1)
     )
     write_atomically(out, buffer.getvalue())

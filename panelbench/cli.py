@@ -87,6 +87,7 @@ def _fail(message: str, values: dict[str, Any], code: int) -> int:
 
 
 def _request(values: dict[str, Any]) -> Request:
+    from panelbench.suite.constraint_options import NAMES as CONSTRAINTS
     from panelbench.suite.request import Request, parse_sets
 
     own: dict[str, Any] = {}
@@ -112,6 +113,7 @@ def _request(values: dict[str, Any]) -> Request:
         target=values.get("target") or (),
         data_options=own,
         panel=values.get("panel") or (),
+        constraints={name: values[name] for name in CONSTRAINTS if values.get(name) is not None},
         datasets=values.get("datasets"),
         **({"max_runs": values["max_runs"]} if values.get("max_runs") else {}),
     )
@@ -188,7 +190,14 @@ def _preprocess(values: dict[str, Any]) -> int:
 @_command(
     "select",
     "Let methods rank genes on training cells.",
-    *(options.grid, options.out, options.place, options.run, options.limits),
+    *(
+        options.grid,
+        options.constraints,
+        options.out,
+        options.place,
+        options.run,
+        options.limits,
+    ),
 )
 def _select(values: dict[str, Any]) -> int:
     return _stage(values, ("preprocess", "select"))
@@ -197,7 +206,14 @@ def _select(values: dict[str, Any]) -> int:
 @_command(
     "evaluate",
     "Score panels on test cells.",
-    *(options.grid, options.panel, options.place, options.run, options.limits),
+    *(
+        options.grid,
+        options.panel,
+        options.constraints,
+        options.place,
+        options.run,
+        options.limits,
+    ),
 )
 def _evaluate(values: dict[str, Any]) -> int:
     return _stage(values, ("preprocess", "evaluate"))
@@ -206,7 +222,7 @@ def _evaluate(values: dict[str, Any]) -> int:
 @_command(
     "report",
     "Write tables, figures and a page from the records.",
-    *(options.grid, options.paper, options.panel, options.place),
+    *(options.grid, options.paper, options.panel, options.constraints, options.place),
 )
 def _report(values: dict[str, Any]) -> int:
     return _stage(values, ("report",))
@@ -219,6 +235,7 @@ def _report(values: dict[str, Any]) -> int:
         options.grid,
         options.paper,
         options.panel,
+        options.constraints,
         options.out,
         options.place,
         options.run,
@@ -232,7 +249,14 @@ def _run(values: dict[str, Any]) -> int:
 @_command(
     "submit",
     "Send what is missing to the queue of a cluster (Slurm).",
-    *(options.grid, options.panel, options.place, options.limits, options.queue),
+    *(
+        options.grid,
+        options.panel,
+        options.constraints,
+        options.place,
+        options.limits,
+        options.queue,
+    ),
 )
 def _submit(values: dict[str, Any]) -> int:
     from panelbench.commands import submit

@@ -114,6 +114,9 @@ class Task:
         Features to predict from (cells x features), for methods that use any, else None.
     groups
         Batch, donor or slide of each cell (str array), else None.
+    include
+        Genes that the panel must hold, all among `genes` and fewer than `k`. A method that can
+        build on them does; the others need not care.
     validation
         Bool of shape (n_cells,): cells meant for early stopping, when the split has such; they
         are not test cells. None when there are none.
@@ -137,6 +140,7 @@ class Task:
     counts: Matrix | None = None
     inputs: np.ndarray | None = None
     groups: np.ndarray | None = None
+    include: tuple[str, ...] = ()
     validation: np.ndarray | None = None
     n_jobs: int = 1
     device: str = "cpu"

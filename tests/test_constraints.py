@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from panelbench.errors import ConfigError, ConstraintError
+from panelbench.errors import ConfigError, ConstraintError, InputError
+from panelbench.report.html import constraint_lines
 from panelbench.schema import parse
 from panelbench.stages.completion import Rules, complete
 from panelbench.stages.constraints import Constraints, auroc, candidates, class_means
+from panelbench.suite.constraint_options import read_constraints, read_costs
+from tests.tools import Bench
 
 GENES = [f"g{i}" for i in range(8)]
 RANKING = GENES
@@ -41,7 +47,7 @@ NAMES = ["MT-1", "RPL3", "A", "B", "C"]
 
 
 def allowed(matrix: Any = COUNTS, **given: Any) -> list[str]:
-    found = candidates(wanted(**given), NAMES, matrix, CODES, ["x", "y"])
+    found = candidates(wanted(**given), NAMES, matrix, CODES, ["x", "y"], matrix)
     return [name for name, kept in zip(NAMES, found.allowed, strict=True) if kept]
 
 
@@ -68,14 +74,18 @@ def test_candidates(matrix: Any, given_: dict[str, Any], kept: list[str]) -> Non
 
 
 def test_what_is_left_out_is_counted() -> None:
-    found = candidates(wanted(exclude=["A"], mean=[0.8, 2]), NAMES, COUNTS, CODES, ["x", "y"])
+    asked = wanted(exclude=["A"], mean=[0.8, 2])
+    found = candidates(asked, NAMES, COUNTS, CODES, ["x", "y"], COUNTS)
     assert found.left_out == {"exclude": 1, "mean": 2}
 
 
 @pytest.mark.parametrize(
     ("given_", "words"),
     [
-        ({"include": ["AA"]}, r"AA is to be included and not in the data \(near: A"),
+        (
+            {"include": ["AA"]},
+            r"AA is to be included and not among the 5 genes .* \(near: A",
+        ),
         ({"include": ["A"], "exclude": ["A"]}, "included are excluded too: A"),
         ({"include": ["A"], "costs": {"B": 1}, "budget": 2}, "included are without a cost: A"),
         ({"markers": 2}, r"2 markers of each class .* x has 1, y has 1 \(AUROC above 0.8"),
@@ -89,6 +99,11 @@ def test_candidates_that_cannot_be(given_: dict[str, Any], words: str) -> None:
 def test_classes_are_needed_for_what_is_about_classes() -> None:
     with pytest.raises(ConstraintError, match="need a task with classes"):
         candidates(wanted(markers=1), NAMES, COUNTS, None, [])
+
+
+def test_counts_are_needed_for_means() -> None:
+    with pytest.raises(ConstraintError, match="need counts"):
+        candidates(wanted(mean=[1, None]), NAMES, COUNTS, CODES, ["x", "y"])
 
 
 @pytest.mark.parametrize(
@@ -237,3 +252,153 @@ def test_a_panel_keeps_to_all_of_it(case: tuple[list[str], int, Rules]) -> None:
     assert set(found.moved_out) == set(ranking[:k]) - set(found.panel)
     if _keeps(tuple(ranking[:k]), rules) and rules.budget is None:
         assert set(found.panel) == set(ranking[:k]), "nothing moves without need"
+
+
+# -- through the stages --------------------------------------------------------------------
+
+
+def _select(lab: Any, method: str = "spy", k: int = 3, **given_: Any) -> dict[str, Any]:
+    """A selection in this process; the spy ranks genes backwards, from g39 to g0."""
+    from panelbench.stages.selection import select_panel
+
+    question = replace(lab.select(k=k), method=method, constraints=wanted(**given_))
+    return select_panel(question, lab.tools()).result
+
+
+def test_the_method_sees_candidates_only(lab: Any) -> None:
+    result = _select(lab, exclude=["g3[0-9]"])
+    assert result["genes"] == 30
+    assert result["ranking"][:3] == ["g29", "g28", "g27"] and "g30" not in result["ranking"]
+    assert result["constraints"]["left_out"] == {"exclude": 10}
+    assert result["predictor"] is not None, "nothing moved: the predictor is that of the panel"
+
+
+def test_what_moved_is_said_and_the_predictor_goes(lab: Any) -> None:
+    result = _select(lab, include=["g5", "g38"])
+    assert result["ranking"][:3] == ["g38", "g5", "g39"]
+    told = result["constraints"]
+    assert told["moved_in"] == {"g5": "to be included"} and told["moved_out"] == ["g37"]
+    assert result["predictor"] is None
+
+
+def test_costs_and_markers_are_in_the_record(lab: Any) -> None:
+    costs = {f"g{i}": 1.0 for i in range(40)}
+    result = _select(lab, k=6, costs=costs, budget=6, markers=1, marker_auroc=0.6)
+    told = result["constraints"]
+    assert told["cost"] == 6 and all(len(genes) >= 1 for genes in told["markers"].values())
+    panel = set(result["ranking"][:6])
+    assert {gene for genes in told["markers"].values() for gene in genes} <= panel
+
+
+def test_too_few_candidates_say_by_how_much(lab: Any) -> None:
+    with pytest.raises(ConstraintError, match=r"2 of 40 genes are candidates, 1 fewer than k = 3"):
+        _select(lab, exclude=["g[2-9]*", "g1[0-9]"])
+
+
+def test_persist_builds_on_what_is_included(lab: Any) -> None:
+    from panelbench.stages.selection import select_panel
+
+    params = {"select_epochs": 1, "target": 10}
+    question = replace(lab.select(k=4, params=params), method="persist")
+    question = replace(question, constraints=wanted(include=["g20", "g21"]))
+    result = select_panel(question, lab.tools()).result
+    assert set(result["ranking"][:2]) == {"g20", "g21"}
+    assert result["constraints"]["moved_in"] == {} and result["predictor"] is not None
+
+
+def test_they_are_in_the_key(planned: Any) -> None:
+    def keys(**given_: Any) -> set[str]:
+        extra = {"constraints": given_} if given_ else {}
+        return {run.key for run in planned(**extra).selections}
+
+    every = [keys(), keys(exclude=["g1"]), keys(exclude=["g2"]), keys(markers=1), keys(markers=2)]
+    assert all(not first & second for first, second in itertools.combinations(every, 2))
+    assert keys(exclude=["g1"]) == keys(exclude=["g1"])
+
+
+def test_a_nested_ranking_serves_one_size_where_sizes_matter(planned: Any) -> None:
+    plain, by_size = planned(ks=[2, 4]), planned(ks=[2, 4], constraints={"markers": 1})
+    nested = {run.row.method for run in plain.selections if run.question.nested}
+    assert nested and not any(run.question.nested for run in by_size.selections)
+    asked = {run.k for run in by_size.selections if run.row.method in nested}
+    assert asked == {2, 4}
+    with pytest.raises(ConfigError, match="3 genes to include, and k = 2"):
+        planned(ks=[2, 4], constraints={"include": ["g1", "g2", "g3"]})
+
+
+# -- as options ----------------------------------------------------------------------------
+
+
+def test_options(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("g1\ng2\n")
+    (tmp_path / "out.csv").write_text("gene\ng3\n")
+    (tmp_path / "costs.csv").write_text("gene,cost\ng1,1\ng2,2.5\n")
+    found = read_constraints(
+        {"include": [tmp_path / "in.txt"], "exclude": [str(tmp_path / "out.csv"), "MT-*"],
+         "class_mean": "0.5:", "detection": ":0.9", "costs": tmp_path / "costs.csv", "budget": 9.0},
+        wanted(markers=2, exclude=["g9"]),
+    )  # fmt: skip
+    assert found == wanted(
+        include=["g1", "g2"], exclude=["g3", "MT-*"], class_mean=[0.5, None],
+        detection=[None, 0.9], costs={"g1": 1, "g2": 2.5}, budget=9, markers=2,
+    )  # fmt: skip
+    assert read_constraints({}, None) is None
+
+
+@pytest.mark.parametrize(
+    ("given_", "words"),
+    [
+        ({"mean": "5"}, "--mean 5: write MIN:MAX"),
+        ({"class_mean": "a:b"}, "--class-mean a:b: write MIN:MAX"),
+        ({"include": ["none.txt"]}, r"--include none\.txt: no such file"),
+        ({"costs": "none.csv"}, r"--costs none\.csv: no such file"),
+        ({"budget": 3.0}, "costs and budget belong together"),
+    ],
+)
+def test_options_that_do_not_fit(given_: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        read_constraints(given_, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gene,price\ng1,1\n", "columns gene and cost"),
+        ("gene,cost\ng1,x\n", "line 2: the cost of g1 is 'x'"),
+        ("gene,cost\ng1,-1\n", "line 2: the cost of g1 is '-1'"),
+        ("gene,cost\ng1,1\ng1,2\n", "line 3: g1 stands there twice"),
+    ],
+)
+def test_costs_that_are_none(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "c.csv").write_text(text)
+    with pytest.raises(InputError, match=words):
+        read_costs(tmp_path / "c.csv")
+
+
+def test_from_the_command_line_to_an_ordered_panel(bench: Bench) -> None:
+    (bench.folder / "must.txt").write_text("g30\n")
+    args = ["--data", str(bench.data), "--label", "cell_type", "--method", "rf-importance",
+            "--k", "4", "--include", "must.txt", "--exclude", "g0"]  # fmt: skip
+    made = bench.call("select", *args, "--out", "panel.csv")
+    assert made.code == 0, made.err
+    rows = list(csv.DictReader((bench.folder / "panel.csv").open()))
+    assert len(rows) == 4 and "g0" not in {row["gene"] for row in rows}
+    assert {row["gene"]: row["note"] for row in rows if row["note"]} == {"g30": "to be included"}
+    failed = bench.call("select", *args, "--exclude", "g30")
+    assert failed.code == 1 and "genes to be included are excluded too: g30" in failed.out
+
+
+def test_the_page_says_what_panels_keep_to() -> None:
+    lines = constraint_lines(
+        wanted(include=["LYZ\x1b[31m"], exclude=[f"g{i}" for i in range(14)], class_mean=[0.5, 5],
+               detection=[None, 0.9], costs={"LYZ": 1}, budget=9, markers=2)
+    )  # fmt: skip
+    assert lines == [
+        "always on it: LYZ",
+        "never on it: " + ", ".join(f"g{i}" for i in range(12)) + " and 2 more",
+        "mean count per cell of the class where it is highest: at least 0.5 and at most 5",
+        "share of cells with the gene: at most 0.9",
+        "cost together: at most 9",
+        "markers of each class: at least 2 (AUROC above 0.8, seen in more than 20% of its cells)",
+    ]
+    assert constraint_lines(None) == []

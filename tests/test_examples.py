@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from panelbench.data.specs import SplitSpec
+from panelbench.stages.constraints import Constraints
 from panelbench.suite.request import load_suite
 from panelbench.suite.specs import (
     DatasetEntry,
@@ -17,6 +18,7 @@ from panelbench.suite.specs import (
     FigureSpec,
     Limits,
     MethodEntry,
+    Needs,
     NoiseSpec,
     SuiteSpec,
     TableSpec,
@@ -40,7 +42,9 @@ def _entries(suite: dict[str, Any]) -> list[tuple[type[BaseModel], list[dict[str
         (MethodEntry, whole("methods")),
         (EvaluatorEntry, whole("evaluators")),
         (NoiseSpec, [suite["noise"]]),
+        (Constraints, [suite["constraints"]]),
         (Limits, [suite["limits"]]),
+        (Needs, list(suite["needs"].values())),
         (TableSpec, whole("tables")),
         (FigureSpec, whole("figures")),
     ]

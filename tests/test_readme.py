@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,10 @@ ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", TEXT, flags=re.S)
 COMMANDS = [
-    re.sub(r"\s+#.*", "", line).split()[1:]
+    shlex.split(line, comments=True)[1:]
     for language, block in BLOCKS
     if language == "sh" and "#SBATCH" not in block
-    for line in block.splitlines()
+    for line in block.replace("\\\n", " ").splitlines()
     if line.startswith("panelbench ")
 ]
 
@@ -54,6 +55,9 @@ def test_files_that_are_named_exist(name: str) -> None:
 def test_the_commands_run(bench: Bench) -> None:
     """All commands in their order, in one folder; the whole demo is left to continuous tests."""
     (bench.folder / "my.h5ad").write_bytes(_named_like_a_real_one(bench))
+    (bench.folder / "must_have.txt").write_text("g50\n")
+    prices = "".join(f"g{i},{1 + i % 2}\n" for i in range(100))
+    (bench.folder / "costs.csv").write_text(f"gene,cost\n{prices}")
     (bench.folder / "my_methods").mkdir()
     (bench.folder / "my_methods" / "mean_spread.py").write_text(_example())
     (bench.folder / "my_evaluators").mkdir()
@@ -65,6 +69,8 @@ def test_the_commands_run(bench: Bench) -> None:
         assert found.code == 0, f"{' '.join(command)}\n{found.err}"
     panel = (bench.folder / "panel.csv").read_text().splitlines()
     assert panel[0] == "rank,gene,score" and len(panel) == 65
+    order = (bench.folder / "order.csv").read_text().splitlines()
+    assert order[0] == "rank,gene,score,note" and order[1].startswith("1,g50,")
 
 
 def _named_like_a_real_one(bench: Bench) -> bytes:

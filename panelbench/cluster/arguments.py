@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from panelbench.running.settings import Settings
+from panelbench.suite.constraint_options import option
 from panelbench.suite.plan import MAX_RUNS
 from panelbench.suite.request import Request
 
@@ -33,17 +34,28 @@ def what(request: Request) -> list[str]:
     # JSON is YAML, in which such values are read.
     found += _each("--set", (f"{name}={json.dumps(v)}" for name, v in request.sets.items()))
     found += _own(request.data_options)
+    found += _constraints(request.constraints)
     if request.max_runs != MAX_RUNS:
         found += ["--max-runs", str(request.max_runs)]
     return found
 
 
+def _constraints(given: Any) -> list[str]:
+    found: list[str] = []
+    for name, value in given.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        # Jobs run in another folder; a pattern is no file.
+        whole = [Path(v).absolute() if Path(str(v)).is_file() else v for v in values]
+        found += _each(option(name), whole)
+    return found
+
+
 def _own(options: Any) -> list[str]:
     found: list[str] = []
-    for name, option in _OWN.items():
+    for name, called in _OWN.items():
         if options.get(name) is not None:
-            found += [option, str(options[name])]
-    found += [option for name, option in _FLAGS.items() if options.get(name)]
+            found += [called, str(options[name])]
+    found += [called for name, called in _FLAGS.items() if options.get(name)]
     if options.get("stratify") is False:
         found.append("--no-stratify")
     return found

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 _GRID, _OWN, _PLACE, _HOW = "What to run", "Your own data", "Where things are", "How to run"
-_CLUSTER = "On a cluster"
+_CLUSTER, _PANELS = "On a cluster", "What panels keep to"
 
 
 def _option(panel: str, *names: str, help: str, **more: Any) -> Any:
@@ -231,6 +231,49 @@ def paper(
     ] = None,
 ) -> None:
     """Options of commands that know papers."""
+
+
+def constraints(
+    include: Annotated[
+        list[Path] | None,
+        _option(_PANELS, "--include", help="A file of genes that are always on it. Repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        _option(
+            _PANELS,
+            "--exclude",
+            help="Genes that never are: a file, a pattern (MT-*), or mitochondrial, ribosomal, "
+            "haemoglobin. Repeatable.",
+        ),
+    ] = None,
+    mean: Annotated[
+        str | None, _option(_PANELS, "--mean", help="MIN:MAX of a gene's mean count per cell.")
+    ] = None,
+    class_mean: Annotated[
+        str | None,
+        _option(_PANELS, "--class-mean", help="The same in the class where it is highest."),
+    ] = None,
+    detection: Annotated[
+        str | None,
+        _option(_PANELS, "--detection", help="MIN:MAX of the share of cells with the gene."),
+    ] = None,
+    class_detection: Annotated[
+        str | None,
+        _option(_PANELS, "--class-detection", help="The same in the class where it is highest."),
+    ] = None,
+    costs: Annotated[
+        Path | None, _option(_PANELS, "--costs", help="A CSV with the columns gene and cost.")
+    ] = None,
+    budget: Annotated[
+        float | None, _option(_PANELS, "--budget", min=0, help="What a panel may cost.")
+    ] = None,
+    markers: Annotated[
+        int | None,
+        _option(_PANELS, "--markers-per-class", min=0, help="Markers of each class, at least."),
+    ] = None,
+) -> None:
+    """Options of commands that choose panels."""
 
 
 def out(

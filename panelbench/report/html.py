@@ -15,7 +15,9 @@ from panelbench.report.genes import MethodPanels
 from panelbench.report.grid import Grid
 from panelbench.report.sources import sources
 from panelbench.report.summary import Summary
+from panelbench.stages.constraints import Constraints
 from panelbench.suite.papers import PaperSpec
+from panelbench.text import printable
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -79,6 +81,38 @@ def tiles(summary: Summary) -> list[tuple[str, str]]:
     return counted
 
 
+def constraint_lines(constraints: Constraints | None) -> list[str]:
+    """What every panel keeps to, for people."""
+    if constraints is None:
+        return []
+    lines = []
+    for name, words in (("include", "always on it"), ("exclude", "never on it")):
+        genes = getattr(constraints, name)
+        if genes:
+            more = f" and {len(genes) - 12} more" if len(genes) > 12 else ""
+            lines.append(f"{words}: {printable(', '.join(genes[:12]))}{more}")
+    for name, words in (
+        ("mean", "mean count per cell"),
+        ("class_mean", "mean count per cell of the class where it is highest"),
+        ("detection", "share of cells with the gene"),
+        ("class_detection", "share of cells with the gene in the class where it is highest"),
+    ):
+        low, high = getattr(constraints, name)
+        bounds = [f"{sign} {end:g}" for sign, end in (("at least", low), ("at most", high))
+                  if end is not None]  # fmt: skip
+        if bounds:
+            lines.append(f"{words}: {' and '.join(bounds)}")
+    if constraints.budget is not None:
+        lines.append(f"cost together: at most {constraints.budget:g}")
+    if constraints.markers:
+        lines.append(
+            f"markers of each class: at least {constraints.markers} (AUROC above "
+            f"{constraints.marker_auroc:g}, seen in more than {constraints.marker_detection:.0%} "
+            "of its cells)"
+        )
+    return lines
+
+
 def dataset_facts(summary: Summary) -> list[dict[str, Any]]:
     """Facts of each data set, for the list at the end of the page."""
     lines = []
@@ -111,6 +145,7 @@ def render(page: Page) -> str:
         tiles=tiles(page.summary),
         datasets=dataset_facts(page.summary),
         sources=sources(page.summary.results),
+        constraints=constraint_lines(page.summary.results.suite.constraints),
     )
 
 

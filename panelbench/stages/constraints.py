@@ -88,6 +88,11 @@ class Constraints(Model):
         return self.budget is not None or self.markers > 0
 
     @property
+    def by_mean(self) -> bool:
+        """Whether means count."""
+        return self.mean != _FREE or self.class_mean != _FREE
+
+    @property
     def by_class(self) -> bool:
         """Whether classes have a part in it."""
         return self.markers > 0 or self.class_mean != _FREE or self.class_detection != _FREE
@@ -118,6 +123,7 @@ def candidates(
     values: Matrix,
     codes: np.ndarray | None,
     classes: Sequence[str],
+    counts: Matrix | None = None,
 ) -> Candidates:
     """Genes that keep to all constraints that are about single genes.
 
@@ -128,15 +134,18 @@ def candidates(
     genes
         Names of the genes.
     values
-        Counts, or what stands for them, of the training cells: cells x genes, array or CSR.
+        Expression of the training cells, cells x genes, array or CSR: 0 where a gene is not seen,
+        comparable between cells (log-normalised, where there is such).
     codes, classes
         Class of each cell (-1 where unknown) and the classes' names; None where there are none.
+    counts
+        Counts of the same form, for bounds on means.
 
     Raises
     ------
     ConstraintError
-        When a gene to include is unknown, excluded or without a cost, when classes are needed and
-        there are none, or when a class has too few markers.
+        When a gene to include is unknown, excluded or without a cost, when classes or counts are
+        needed and there are none, or when a class has too few markers.
     """
     names = np.asarray(genes, dtype=str)
     known = {name: column for column, name in enumerate(names.tolist())}
@@ -144,11 +153,16 @@ def candidates(
         if gene not in known:
             near = near_matches(gene, known)
             hint = f" (near: {', '.join(near)})" if near else ""
-            raise ConstraintError(f"the gene {gene} is to be included and not in the data{hint}")
+            raise ConstraintError(
+                f"the gene {gene} is to be included and not among the {len(known):,} genes of this "
+                f"split: not in the data, or left out by a step of the recipe, as hvg{hint}"
+            )
     if wanted.by_class and codes is None:
         raise ConstraintError("markers and bounds within classes need a task with classes")
+    if wanted.by_mean and counts is None:
+        raise ConstraintError("bounds on a gene's mean need counts, which the data do not have")
     bad = {"exclude": _excluded(names, wanted.exclude)}
-    bad |= _out_of_bounds(wanted, values, codes, len(classes))
+    bad |= _out_of_bounds(wanted, values, counts, codes, len(classes))
     if wanted.costs:
         bad["no cost"] = np.array([name not in wanted.costs for name in names.tolist()])
     for reason in ("exclude", "no cost"):
@@ -176,7 +190,11 @@ def _excluded(names: np.ndarray, patterns: Sequence[str]) -> np.ndarray:
 
 
 def _out_of_bounds(
-    wanted: Constraints, values: Matrix, codes: np.ndarray | None, n_classes: int
+    wanted: Constraints,
+    values: Matrix,
+    counts: Matrix | None,
+    codes: np.ndarray | None,
+    n_classes: int,
 ) -> dict[str, np.ndarray]:
     """For each constraint with a bound, the genes that are beyond it."""
     found: dict[str, np.ndarray] = {}
@@ -184,7 +202,8 @@ def _out_of_bounds(
         low, high = getattr(wanted, name)
         if low is None and high is None:
             continue
-        seen = values if name.endswith("mean") else (values > 0)
+        seen = counts if name.endswith("mean") else (values > 0)
+        assert seen is not None
         if name.startswith("class"):
             assert codes is not None
             average = class_means(seen, codes, n_classes).max(axis=0)

@@ -159,6 +159,8 @@ def _trained(tools: Toolbox, mode: str) -> Trained:
     assert tools.selection is not None
     method = discover(tools.methods_dirs).get(tools.selection.address.method)
     saved = tools.selection.result.get("predictor")
+    if saved is None and tools.selection.result.get("constraints"):
+        raise NotApplicable("constraints changed the panel that its predictor was trained for")
     if method.predictor is None or saved is None:
         raise MethodError("its selection left no predictor")
     loaded: Any = method.predictor.load(tools.arrays(), saved["facts"])
@@ -172,6 +174,8 @@ def _trained(tools: Toolbox, mode: str) -> Trained:
         return outputs(predictor, cells.target, cells.dense(genes, method.needs))
 
     def reconstruct(cells: Cells) -> np.ndarray:
+        if tools.selection is not None and tools.selection.result.get("constraints"):
+            raise NotApplicable("was trained on the genes that constraints leave, not on all")
         again = np.asarray(predictor.reconstruct(cells.dense(genes, method.needs)))
         shape = (cells.n_cells, len(cells.genes))
         if again.shape != shape or not np.isfinite(again).all():

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from panelbench.data.specs import DatasetSpec, TaskSpec
+from panelbench.stages.constraints import Constraints
 
 MATRIX_FIELDS = ("id", "reader", "reader_options", "recipe")
 """Fields of a data set's entry that decide its matrix; its files count by their digest."""
@@ -46,6 +47,8 @@ class SelectQuestion:
         Seed of the run.
     noise
         Fraction of training labels that is redrawn.
+    constraints
+        What the panel keeps to, if anything.
     """
 
     fold: str
@@ -56,6 +59,7 @@ class SelectQuestion:
     seed: int
     nested: bool = True
     noise: float = 0.0
+    constraints: Constraints | None = None
 
     def identity(self) -> dict[str, Any]:
         """Fields of the key; one ranking of a nested method serves every k."""
@@ -102,8 +106,13 @@ def _plain(question: SelectQuestion | EvaluateQuestion) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for item in fields(question):
         value = getattr(question, item.name)
+        if item.name == "constraints" and value is None:
+            # A question without any is called as it was before there were any.
+            continue
         if isinstance(value, TaskSpec):
             value = _task(value)
+        elif isinstance(value, Constraints):
+            value = value.model_dump(mode="json")
         elif isinstance(value, tuple):
             value = [_task(each) for each in value]
         found[item.name] = value

@@ -14,6 +14,7 @@ from panelbench.method import Method, Predictor, Selection, Target, Task
 from panelbench.params import make_params
 from panelbench.records.keys import library_versions
 from panelbench.registry import discover
+from panelbench.stages.constrained import constrain
 from panelbench.stages.prepared import facts
 from panelbench.stages.questions import SelectQuestion
 from panelbench.stages.task import Labels, build_task
@@ -58,6 +59,10 @@ def select_panel(question: SelectQuestion, tools: Toolbox) -> Measured:
         raise NotApplicable(f"needs {', '.join(missing)}: pip install {' '.join(missing)}")
     device = resolve_device(method, tools.device)
     cells, validation = tools.training_cells(question.fold, question.seed)
+    constrained, told = None, dict[str, Any]()
+    if question.constraints is not None:
+        constrained = constrain(cells, question.constraints, method, question.k)
+        cells = constrained.cells
     task = build_task(
         cells,
         method,
@@ -66,6 +71,7 @@ def select_panel(question: SelectQuestion, tools: Toolbox) -> Measured:
         seed=question.seed,
         noise=question.noise,
         validation=validation,
+        include=_asked_for(question),
         n_jobs=tools.n_jobs,
         device=device,
         memory_limit=tools.memory_limit,
@@ -81,6 +87,10 @@ def select_panel(question: SelectQuestion, tools: Toolbox) -> Measured:
         selection = method.select(task, params)
     check(selection, task, method)
     arrays, stored = saved_predictor(selection, task, method)
+    if constrained is not None:
+        selection, told = constrained.complete(selection, task)
+        if selection.predictor is None:
+            arrays, stored = {}, None
     scores = None if selection.scores is None else [float(value) for value in selection.scores]
     result = {
         "ranking": [str(gene) for gene in selection.ranking],
@@ -88,11 +98,18 @@ def select_panel(question: SelectQuestion, tools: Toolbox) -> Measured:
         **({"size": selection.size} if method.sizes_itself else {}),
         "info": jsonable(selection.info),
         "predictor": stored,
+        **({"constraints": told} if told else {}),
         "cells": task.n_cells,
         "genes": task.n_genes,
         "device": device,
     }
     return meter.measured(result, arrays)
+
+
+def _asked_for(question: SelectQuestion) -> tuple[str, ...]:
+    """Genes to include, where they leave any to be chosen."""
+    genes = question.constraints.include if question.constraints is not None else ()
+    return genes if len(genes) < question.k else ()
 
 
 def resolve_device(method: Method, device: str) -> str:

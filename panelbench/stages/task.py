@@ -139,6 +139,7 @@ def build_task(
     seed: int,
     noise: float = 0.0,
     validation: np.ndarray | None = None,
+    include: tuple[str, ...] = (),
     n_jobs: int = 1,
     device: str = "cpu",
     memory_limit: int | None = None,
@@ -156,7 +157,7 @@ def build_task(
         that have its label.
     labels
         Tasks to select for; empty for an unsupervised method.
-    k, seed, validation, n_jobs, device, memory_limit, scratch, progress
+    k, seed, validation, include, n_jobs, device, memory_limit, scratch, progress
         See `Task`. `validation` is given for all of `cells`.
     noise
         Fraction of labels to redraw.
@@ -188,6 +189,7 @@ def build_task(
         counts=_read_only(counts),
         inputs=inputs,
         groups=np.asarray(cells.obs["group"], dtype=str) if "group" in cells.obs else None,
+        include=include,
         validation=validation,
         n_jobs=n_jobs,
         device=device,

@@ -10,7 +10,7 @@ from panelbench.data.checks import are_ensembl_ids
 from panelbench.errors import InputError, near_matches
 
 
-def read_panel(path: Path) -> list[str]:
+def read_panel(path: Path, option: str = "--panel") -> list[str]:
     """Genes of a panel file, best first.
 
     A CSV with a column ``gene`` (and perhaps ``rank`` to sort by), or one gene per line.
@@ -23,11 +23,11 @@ def read_panel(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise InputError(f"--panel {path}: no such file") from None
+        raise InputError(f"{option} {path}: no such file") from None
     except UnicodeDecodeError:
-        raise InputError(f"--panel {path}: not a text file in UTF-8") from None
+        raise InputError(f"{option} {path}: not a text file in UTF-8") from None
     except IsADirectoryError:
-        raise InputError(f"--panel {path}: a folder; give a CSV file") from None
+        raise InputError(f"{option} {path}: a folder; give a CSV file") from None
     lines = [line for line in text.splitlines() if line.strip()]
     separator = "\t" if lines and "\t" in lines[0] else ","
     rows = list(csv.reader(lines, delimiter=separator))
@@ -38,17 +38,17 @@ def read_panel(path: Path) -> list[str]:
             try:
                 body.sort(key=lambda row: float(row[header.index("rank")]))
             except ValueError:
-                raise InputError(f"--panel {path}: column 'rank' holds no numbers") from None
+                raise InputError(f"{option} {path}: column 'rank' holds no numbers") from None
         genes = [row[header.index("gene")].strip() for row in body]
     elif any(len(row) > 1 for row in rows):
-        raise InputError(f"--panel {path}: no column 'gene' among {', '.join(header)}")
+        raise InputError(f"{option} {path}: no column 'gene' among {', '.join(header)}")
     else:
         genes = [row[0].strip() for row in rows]
     double = next((gene for gene in genes if genes.count(gene) > 1), None)
     if double is not None:
-        raise InputError(f"--panel {path}: gene {double!r} is named twice")
+        raise InputError(f"{option} {path}: gene {double!r} is named twice")
     if not genes:
-        raise InputError(f"--panel {path}: no genes in it")
+        raise InputError(f"{option} {path}: no genes in it")
     return genes
 
 

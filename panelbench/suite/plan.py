@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,11 +14,9 @@ from panelbench.data.read import reader_module
 from panelbench.data.recipes import resolve
 from panelbench.data.specs import DatasetSpec, TaskSpec
 from panelbench.errors import ConfigError, InputError, UnknownName
-from panelbench.method import Method
-from panelbench.params import make_params, params_dict, variant_name
 from panelbench.records.code import code_digest
 from panelbench.records.keys import digest, library_versions
-from panelbench.registry import Broken, Evaluators, Registry, discover_evaluators
+from panelbench.registry import Evaluators, Registry, discover_evaluators
 from panelbench.scoring.metrics import metric
 from panelbench.stages.questions import (
     FOLD_FIELDS,
@@ -28,12 +26,12 @@ from panelbench.stages.questions import (
     spec_fields,
 )
 from panelbench.suite.asked import Asked
-from panelbench.suite.runs import Dataset, Declared, EvaluateRun, Plan, Row, Run, SelectRun
+from panelbench.suite.entrants import Entrant, make_entrant
+from panelbench.suite.runs import Dataset, EvaluateRun, Plan, Run, SelectRun
 from panelbench.suite.scoring_plan import Scorer, make_scorer
 from panelbench.suite.specs import (
     DatasetEntry,
     FigureSpec,
-    MethodEntry,
     NoiseLevel,
     SuiteSpec,
     TableSpec,
@@ -88,7 +86,7 @@ def make_plan(
     _check_size(suite, datasets, max_runs)
     evaluators = discover_evaluators() if evaluators is None else evaluators
     _check_tables(suite, datasets, evaluators)
-    entrants = [_entrant(entry, registry, suite) for entry in suite.methods]
+    entrants = [make_entrant(entry, registry, suite) for entry in suite.methods]
     methods = [entrant.declared for entrant in entrants]
     scorers = [make_scorer(entry, suite, methods, evaluators) for entry in suite.evaluators]
     code = _Code(registry)
@@ -204,50 +202,6 @@ def _with_keys(dataset: Dataset, checksum: str, code: _Code) -> Dataset:
     )
 
 
-# -- rows ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Entrant:
-    """A method of the suite with its parameters."""
-
-    row: Row
-    declared: Method | Broken
-    params: Mapping[str, Any]
-    ks: Sequence[int] | None = None
-
-    def sizes(self, ks: Sequence[int]) -> list[tuple[int, list[int | None]]]:
-        """Genes to rank, each with the panel sizes that such a ranking serves."""
-        ks = self.ks or ks
-        sizes = sorted(set(ks))
-        if not self.row.declared.asked_size:
-            return (
-                [(sizes[-1], [None])] if self.row.declared.nested else [(k, [None]) for k in sizes]
-            )
-        if self.row.declared.nested:
-            return [(sizes[-1], list(dict.fromkeys(ks)))]
-        return [(k, [k]) for k in sizes]
-
-    def task_groups(self, tasks: tuple[TaskSpec, ...]) -> list[tuple[TaskSpec, ...]]:
-        """Tasks by selection: none without labels, all at once, or one at a time."""
-        if not self.row.declared.supervised:
-            return [()]
-        return [tasks] if self.row.declared.multitask else [(task,) for task in tasks]
-
-
-def _entrant(entry: MethodEntry, registry: Registry, suite: SuiteSpec) -> _Entrant:
-    if entry.method in registry.broken:
-        broken = registry.broken[entry.method]
-        row = Row(entry.method, entry.label or entry.method, entry.method)
-        return _Entrant(row, broken, {}, entry.ks)
-    method = registry.get(entry.method)
-    params = make_params(method, entry.params, f" in suite {suite.name}")
-    variant = variant_name(method.id, params)
-    label = entry.label or variant.replace(method.id, method.label, 1)
-    row = Row(variant, label, method.id, Declared.of(method))
-    return _Entrant(row, method, params_dict(params), entry.ks)
-
-
 # -- runs ----------------------------------------------------------------------------------
 
 
@@ -288,7 +242,7 @@ class _Runs:
                 mine.add(run.key)
         self.selections = {key: run for key, run in self.selections.items() if key in mine}
 
-    def add(self, dataset: Dataset, entrant: _Entrant, scorers: Sequence[Scorer]) -> None:
+    def add(self, dataset: Dataset, entrant: Entrant, scorers: Sequence[Scorer]) -> None:
         """Add what a method does on a data set."""
         suite = self._suite
         sizes, groups = entrant.sizes(suite.ks), entrant.task_groups(dataset.tasks)
@@ -310,7 +264,7 @@ class _Runs:
     def _selection(
         self,
         dataset: Dataset,
-        entrant: _Entrant,
+        entrant: Entrant,
         tasks: tuple[TaskSpec, ...],
         k: int,
         seed: int,
@@ -323,8 +277,9 @@ class _Runs:
             tasks=tasks,
             k=k,
             seed=seed,
-            nested=entrant.row.declared.nested,
+            nested=entrant.nested,
             noise=noise,
+            constraints=self._suite.constraints,
         )
         asked = question.identity()
         identity = {

@@ -14,6 +14,7 @@ from panelbench.data.catalogue import load_catalogues, own_data
 from panelbench.data.specs import DatasetSpec
 from panelbench.errors import ConfigError, UnknownName
 from panelbench.schema import load_yaml, parse, read_yaml
+from panelbench.suite.constraint_options import read_constraints
 from panelbench.suite.panels import read_panel
 from panelbench.suite.plan import MAX_RUNS
 from panelbench.suite.specs import DatasetEntry, EvaluatorEntry, MethodEntry, SuiteSpec
@@ -40,6 +41,9 @@ class Request:
         (see `panelbench.data.catalogue.own_data`).
     panel
         Files with genes to score; each is a row of its own, at its own size unless `k` is given.
+    constraints
+        What panels keep to, as the command line takes it (`constraint_options.NAMES`): files,
+        patterns, ``MIN:MAX``; each replaces the suite's.
     datasets
         The catalogue, if not the usual one.
     max_runs
@@ -59,6 +63,7 @@ class Request:
     target: Sequence[str] = ()
     data_options: Mapping[str, Any] = field(default_factory=dict)
     panel: Sequence[Path] = ()
+    constraints: Mapping[str, Any] = field(default_factory=dict)
     datasets: Path | None = None
     max_runs: int = MAX_RUNS
 
@@ -99,6 +104,7 @@ class Request:
             "ks": tuple(self.k) or self._panel_sizes() or DEFAULT_KS,
             "seeds": tuple(self.seed) or DEFAULT_SEEDS,
             "evaluators": [EvaluatorEntry(evaluator=name) for name in evaluators],
+            "constraints": read_constraints(self.constraints, None),
         }
         return parse(SuiteSpec, given, "options")
 
@@ -120,6 +126,8 @@ class Request:
                 changes[name] = tuple(values)
         if self.evaluator:
             changes["evaluators"] = [EvaluatorEntry(evaluator=n) for n in self.evaluator]
+        if self.constraints:
+            changes["constraints"] = read_constraints(self.constraints, suite.constraints)
         if not changes:
             return suite
         if not self.evaluator:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from panelbench.data.specs import RecipeStep, SplitSpec
 from panelbench.errors import ConfigError
 from panelbench.schema import Model, Name
+from panelbench.stages.constraints import Constraints
 from panelbench.units import seconds, size
 
 _ONE_OR_MORE = BeforeValidator(lambda v: v if isinstance(v, list | tuple) else (v,))
@@ -239,6 +240,7 @@ class SuiteSpec(Model):
         EvaluatorEntry(evaluator="rf"),
     )
     noise: NoiseSpec | None = None
+    constraints: Constraints | None = None
     limits: Limits = Limits()
     needs: dict[str, Needs] = Field(default_factory=dict)
     tables: tuple[TableSpec, ...] = ()
