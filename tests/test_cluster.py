@@ -30,6 +30,7 @@ from panelbench.suite.request import Request
 from panelbench.suite.runs import EvaluateRun, Plan, Run
 
 GiB = 1024**3
+EXAMPLES = Path(__file__).parent.parent / "examples" / "slurm"
 Planned = Callable[..., Plan]
 
 
@@ -319,6 +320,14 @@ def test_scripts_are_sound_shell(tmp_path: Path) -> None:
     for text in texts:
         found = subprocess.run(["shellcheck", "-"], input=text, capture_output=True, text=True)
         assert found.returncode == 0, found.stdout + text
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.sh")))
+def test_examples_are_sound_shell(name: str) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("needs shellcheck")
+    found = subprocess.run(["shellcheck", EXAMPLES / name], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
 
 
 @pytest.fixture
