@@ -119,8 +119,8 @@ def _todo(
     plan: Plan, folder: Path, queued: Mapping[str, str] | None = None, **more: Any
 ) -> dict[str, Todo]:
     settings = with_suite(_settings(folder, **more), plan.suite)
-    states = States(Store(settings.results), settings.retry, once=True)
-    return {t.run.key: t for t in standing(plan, states, settings, queued or {}).todo}
+    with States(Store(settings.results), settings.retry).one_look(10**6) as states:
+        return {t.run.key: t for t in standing(plan, states, settings, queued or {}).todo}
 
 
 def test_what_is_missing_is_to_do_and_what_ran_out_is_to_do_with_more(

@@ -17,6 +17,7 @@ from panelbench.suite.specs import (
     FigureSpec,
     Limits,
     MethodEntry,
+    Needs,
     NoiseSpec,
     SuiteSpec,
     TableSpec,
@@ -41,6 +42,7 @@ def _entries(suite: dict[str, Any]) -> list[tuple[type[BaseModel], list[dict[str
         (EvaluatorEntry, whole("evaluators")),
         (NoiseSpec, [suite["noise"]]),
         (Limits, [suite["limits"]]),
+        (Needs, list(suite["needs"].values())),
         (TableSpec, whole("tables")),
         (FigureSpec, whole("figures")),
     ]
