@@ -103,9 +103,9 @@ def arrange(
     if need_queue or slurm.answers():
         how, queue = Arrangement(pack, engine.most_tasks()), engine.queue()
     queued = {key: run.job for key, run in queue.items()}
-    runs = len(plan.selections) + len(plan.evaluations)
-    with States(Store(settings.results), settings.retry).one_look(runs) as states:
-        found = standing(plan, states, settings, queued)
+    states = States(Store(settings.results), settings.retry)
+    with states.one_look(len(plan.selections) + len(plan.evaluations)) as look:
+        found = standing(plan, look, settings, queued)
     ready = Executor(settings)
     todo = {item.run.dataset.file for item in found.todo}
     unprepared = [dataset for dataset in ready.unprepared(plan) if dataset.file in todo]

@@ -30,6 +30,7 @@ from panelbench.suite.request import Request
 from panelbench.suite.runs import EvaluateRun, Plan, Run
 
 GiB = 1024**3
+EXAMPLES = Path(__file__).parent.parent / "examples" / "slurm"
 Planned = Callable[..., Plan]
 
 
@@ -118,8 +119,8 @@ def _todo(
     plan: Plan, folder: Path, queued: Mapping[str, str] | None = None, **more: Any
 ) -> dict[str, Todo]:
     settings = with_suite(_settings(folder, **more), plan.suite)
-    states = States(Store(settings.results), settings.retry, once=True)
-    return {t.run.key: t for t in standing(plan, states, settings, queued or {}).todo}
+    with States(Store(settings.results), settings.retry).one_look(10**6) as states:
+        return {t.run.key: t for t in standing(plan, states, settings, queued or {}).todo}
 
 
 def test_what_is_missing_is_to_do_and_what_ran_out_is_to_do_with_more(
@@ -319,6 +320,14 @@ def test_scripts_are_sound_shell(tmp_path: Path) -> None:
     for text in texts:
         found = subprocess.run(["shellcheck", "-"], input=text, capture_output=True, text=True)
         assert found.returncode == 0, found.stdout + text
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.sh")))
+def test_examples_are_sound_shell(name: str) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("needs shellcheck")
+    found = subprocess.run(["shellcheck", EXAMPLES / name], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -246,3 +247,84 @@ def test_a_job_travels_whole(tmp_path: Path) -> None:
     )
     for order in (run, Order(prepare, tmp_path, tmp_path)):
         assert decode_order(encode_order(order)) == order
+
+
+@pytest.fixture
+def small_disk(bench: Bench) -> Any:
+    """The results folder on a file system of its own, small; a function that mounts it anew."""
+    bench.results.mkdir()
+
+    def mount(options: str) -> None:
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(bench.results)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("needs the right to mount a small file system")
+
+    mount("size=256k")
+    yield mount
+    subprocess.run(["umount", str(bench.results)], check=True)
+
+
+def test_a_full_disk_and_a_read_only_one_are_said_and_nothing_is_lost(
+    bench: Bench, small_disk: Any
+) -> None:
+    bench.add_method("quick")
+    call = ("select", *bench.own("--method", "quick", "--k", "4"))
+    assert bench.call(*call, "--seed", "0").code == 0
+    kept = {path: path.read_bytes() for path in bench.records()}
+    filler = bench.results / "filler"
+    with contextlib.suppress(OSError), filler.open("wb") as handle:
+        while True:
+            handle.write(bytes(4096))
+            handle.flush()
+    both = (*call, "--seed", "0", "--seed", "1")
+    full = bench.call(*both)
+    assert full.code == 3 and "No space left on device" in full.err + full.out
+    assert "Traceback" not in full.err
+    assert {path: path.read_bytes() for path in bench.records()} == kept
+    filler.unlink()
+    small_disk("remount,ro")
+    fixed = bench.call(*both)
+    assert fixed.code == 3 and "Read-only file system" in fixed.err + fixed.out
+    assert "Traceback" not in fixed.err
+    small_disk("remount,rw")
+    assert bench.call(*both).code == 0
+    assert len(bench.records()) == 2 and {r.status for r in bench.read()} == {Status.OK}
+
+
+def test_a_scratch_folder_that_goes_disturbs_nobody_else(bench: Bench) -> None:
+    body = "import shutil\nshutil.rmtree(task.scratch.parent)\n"
+    bench.add_method("removes", body + IN_ORDER, "nested=True, minutes=1000")
+    bench.add_method("uses", "(task.scratch / 'x').write_text('y')\n" + IN_ORDER)
+    both = ("--method", "removes", "--method", "uses", "--k", "4", "--jobs", "1")
+    found = bench.call("select", *bench.own(*both))
+    assert found.code == 0, found.err + found.out
+    assert {record.status for record in bench.read()} == {Status.OK}
+
+
+PREDICTOR = """
+class Constant:
+    def __init__(self, genes, n): self.genes, self.n = genes, n
+    def predict_proba(self, task, X): return np.full((len(X), self.n), 1 / self.n)
+    def save(self): return {"n": np.array([self.n]), "fill": np.zeros(5000)}, {"g": self.genes}
+    @classmethod
+    def load(cls, arrays, facts): return cls(facts["g"], int(arrays["n"][0]))
+"""
+
+
+def test_a_predictor_that_is_cut_short_is_the_fault_of_the_machine(bench: Bench) -> None:
+    body = "genes = task.genes.tolist()\nreturn Selection(genes, predictor=Constant(genes[:4], 3))"
+    declared = "nested=True, supervised=True, predictor=Constant"
+    path = bench.add_method("predicts", body, declared)
+    path.write_text(path.read_text().replace("@method(", PREDICTOR + "\n@method(", 1))
+    call = bench.own("--method", "predicts", "--method", "random", "--k", "4")
+    assert bench.call("select", *call).code == 0
+    (arrays,) = bench.results.glob("runs/*/predicts/*/*.npz")
+    arrays.write_bytes(arrays.read_bytes()[:3000])
+    found = bench.call("evaluate", *call, "--evaluator", "builtin", "--evaluator", "knn")
+    assert found.code == 3 and "Traceback" not in found.err
+    ends = {
+        (r.address.method, r.asked["evaluator"]): r for r in bench.read() if r.stage != "select"
+    }
+    assert ends["predicts", "builtin"].status is Status.FAULT
+    assert "cannot be read" in ends["predicts", "builtin"].reason
+    assert ends["predicts", "knn"].status is ends["random", "knn"].status is Status.OK

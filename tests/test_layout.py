@@ -26,7 +26,8 @@ FLOORS = [
     {"stages"},
     {"suite", "contract"},
     {"running", "report"},
-    {"api"},
+    {"cluster"},
+    {"api", "submission"},
     {"commands"},
     {"cli"},
 ]

@@ -119,7 +119,7 @@ def test_the_python_example_runs(bench: Bench) -> None:
 
 
 def test_examples_are_those_of_the_readme() -> None:
-    script = (ROOT / "examples" / "slurm_array.sh").read_text()
+    script = (ROOT / "examples" / "slurm" / "array.sh").read_text()
     assert script.strip() in TEXT
 
 

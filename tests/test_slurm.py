@@ -47,6 +47,11 @@ class Cluster(Bench):
         return subprocess.run(command, cwd=self.folder, env=self.environment(), check=True,
                               capture_output=True, text=True).stdout  # fmt: skip
 
+    def example(self, name: str, array: str, *args: str) -> None:
+        """Run an array of the examples to its end, with what this node has."""
+        small = ("--mem=1G", "--cpus-per-task=1", "--time=10", f"--array={array}")
+        self.shell("sbatch", "--wait", *small, str(EXAMPLES / name), *args)
+
     def jobs(self) -> dict[str, str]:
         """Ids of own jobs in the queue, by the last part of their names."""
         shown = self.shell("squeue", "--me", "-h", "-o", "%F %j %Z")
@@ -99,11 +104,33 @@ def test_the_queue_gives_the_tables_of_a_local_run(cluster: Cluster) -> None:
     assert _tables(cluster.results) == expected
     assert {record.environment["job"] for record in cluster.read()} - {""}, "by jobs"
     assert "0 runs sent" in cluster.call("submit", *PART, *NEED).out
-    sent = ("sbatch", "--parsable", "--wait", "--mem=1G")
     own = ("--results", "by-array", "--cache", "array-cache")
-    cluster.shell(*sent, "--array=0-1", str(EXAMPLES / "array.sh"), *PART, *own)
+    cluster.example("array.sh", "0-1", *PART, *own)
     assert cluster.call("report", *PART, *own).code == 0
     assert _tables(cluster.folder / "by-array") == expected
+
+
+def test_the_other_array_scripts_run(cluster: Cluster) -> None:
+    """For GPUs (here one in name only), and with the cache on the disk of the node."""
+    cluster.add_method("quick")
+    own = cluster.own("--method", "quick", "--k", "4", "--evaluator", "knn", "--results", "results")
+    if "gpu" in cluster.shell("sinfo", "-h", "-o", "%G"):
+        cluster.example("gpu.sh", "0", *own, "--device", "cpu")
+        (record,) = cluster.of("quick")
+        assert record.status is Status.OK and record.environment["gpus_granted"] == "0"
+    shared = cluster.folder / "shared"
+    prepared = ("--data", str(cluster.data), "--label", "cell_type", "--cache", str(shared))
+    assert cluster.call("preprocess", *prepared).code == 0
+    node = cluster.folder / "node"
+    node.mkdir()
+    names = {"SHARED_CACHE": str(shared), "SLURM_TMPDIR": str(node)}
+    export = "ALL," + ",".join(f"{name}={value}" for name, value in names.items())
+    before = sorted(shared.rglob("*"))
+    cluster.shell("sbatch", "--wait", "--mem=1G", "--cpus-per-task=1", "--array=0",
+                  f"--export={export}", str(EXAMPLES / "staging.sh"), *own)  # fmt: skip
+    assert [r.status for r in cluster.of("quick", "evaluate")] == [Status.OK]
+    assert sorted(shared.rglob("*")) == before, "the shared cache is read only once"
+    assert list(node.iterdir()) == [], "nothing is left on the node"
 
 
 def test_a_run_that_eats_memory_gets_more_once_and_both_are_recorded(cluster: Cluster) -> None:

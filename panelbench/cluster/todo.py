@@ -17,6 +17,8 @@ DOUBLINGS = 2
 """How often a limit that a run has hit is doubled."""
 _UNKNOWN = 0.1
 """Share of its time limit that a run is taken to need while none like it has been done."""
+_ENOUGH = 10
+"""Runs of a kind that tell how long the others take."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +115,15 @@ def _number(value: object) -> float:
 
 
 def _usual(found: list[tuple[Run, State]]) -> dict[tuple[str, ...], float]:
-    """Seconds of the slowest run of each kind among those that are done."""
-    usual: dict[tuple[str, ...], float] = {}
+    """Seconds of the slowest run of each kind, among a few that are done."""
+    usual: dict[tuple[str, ...], list[float]] = {}
     for run, state in found:
         if state.status is Status.DONE and state.record is not None:
-            seconds = _number(state.record.cost.get("seconds"))
-            usual[_like(run)] = max(seconds, usual.get(_like(run), 0.0))
-    return usual
+            known = usual.setdefault(_like(run), [])
+            # Each look at a cost reads a record.
+            if len(known) < _ENOUGH:
+                known.append(_number(state.record.cost.get("seconds")))
+    return {kind: max(seconds) for kind, seconds in usual.items()}
 
 
 def _like(run: Run) -> tuple[str, ...]:

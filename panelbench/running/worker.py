@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 from panelbench.errors import Fault, InputError, NotApplicable, PanelbenchError
 from panelbench.records.status import Status
@@ -41,8 +42,10 @@ from panelbench.running.jobs import (
 from panelbench.running.preload import USED_BY_ALL, import_libraries, read_code
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
 
+    from panelbench.records.store import Record, Store
     from panelbench.stages.toolbox import Measured, Toolbox
 
 _MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE}
@@ -139,8 +142,20 @@ def _toolbox(order: Order, job: RunJob, cells: list[AnnData], send: Send) -> Too
         if not found:
             raise Fault("the record of its selection is not there any more")
         tools.selection = found[0]
-        tools.arrays = lambda: store.arrays(found[0])
+        tools.arrays = lambda: _arrays(store, found[0])
     return tools
+
+
+def _arrays(store: Store, record: Record) -> dict[str, np.ndarray]:
+    """Arrays of a selection; a file that is damaged or gone is the machine's doing."""
+    try:
+        return store.arrays(record)
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+        raise Fault(
+            f"the predictor of its selection cannot be read ({error}): "
+            f"`panelbench clean runs --method {record.address.method}`, and select again; the file "
+            f"is {store.arrays_path(record)}"
+        ) from None
 
 
 def _check_code(job: RunJob) -> None:
