@@ -90,7 +90,8 @@ def write(
         suite["seeds"] = list(seeds or suite["seeds"])
         if ks is not None:
             suite["ks"] = list(ks)
-            for item in (*suite["tables"], *suite["figures"]):
+            every = (*suite["tables"], *suite["figures"], *suite["evaluators"])
+            for item in (each for each in every if isinstance(each, dict)):
                 item |= {"ks": [max(ks)]} if "ks" in item else {}
         _dump(folder / f"{name}.yaml", suite)
     paper = yaml.safe_load((shipped / "papers" / "yoto.yaml").read_text(encoding="utf-8"))

@@ -266,6 +266,15 @@ SWAPPED = np.array([0.0, 3.0, 1.0, 7.0])
 """The same with cells 1 and 2 in each other's place. Nearest: 0-2, 1-2, 2-0, 3-1."""
 
 
+def test_redundancy_is_that_of_the_panels_genes_on_test_cells() -> None:
+    # The first two genes are opposites, the third correlates with neither.
+    test = np.array([[0, 3, 1, 9], [1, 2, 0, 1], [2, 1, 0, 9], [3, 0, 1, 1]], dtype=float)
+    train, y, truth = np.zeros((4, 4)), np.array([0, 1, 0, 1]), np.array([0, 1, 0, 1])
+    found = score("redundancy", train, y, test, truth, panel=["g0", "g1", "g2"])
+    assert found.metrics == {"redundancy": pytest.approx(1 / 3)}
+    assert score("redundancy", train, y, test, truth, panel=["g0"]).metrics == {}
+
+
 def test_common_neighbours_by_hand() -> None:
     from panelbench.scoring.neighbours import nearest, overlap
 

@@ -55,7 +55,7 @@ PANEL = (
     Metric("marker_precision", "Panel genes that are markers", "panel"),
     Metric("marker_classes", "Cell types with a marker", "panel"),
 )
-"""What the report computes of the panels themselves."""
+"""About the panels themselves; `redundancy` is an evaluator's, the others the report computes."""
 
 METRICS: dict[str, Metric] = {
     metric.id: metric for metric in (*CLASSIFICATION, *REGRESSION, *EXPRESSION, *PANEL)
