@@ -148,6 +148,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "split": {"datasets": [{"dataset": DATA, "split": {"test": 0.3}}]},
     "task": {"datasets": [{"dataset": DATA, "tasks": ["phase"]}]},
     "seed": {"seeds": [5]},
+    "constraints": {"constraints": {"exclude": ["MT-*"]}},
 }  # fmt: skip
 
 

@@ -253,6 +253,7 @@ def test_the_report_does_not_depend_on_order_day_process_or_matplotlibrc(
         ".csv",
         ".svg",
         ".png",
+        ".bib",
         ".html",
         ".json",
     }

@@ -106,9 +106,6 @@ def _plain(question: SelectQuestion | EvaluateQuestion) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for item in fields(question):
         value = getattr(question, item.name)
-        if item.name == "constraints" and value is None:
-            # A question without any is called as it was before there were any.
-            continue
         if isinstance(value, TaskSpec):
             value = _task(value)
         elif isinstance(value, Constraints):
