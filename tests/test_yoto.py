@@ -116,15 +116,15 @@ def test_predictor_is_the_mean_of_the_networks_on_the_encoded_panel(task: Task) 
     from panelbench.methods.yoto import crossfit, fit
 
     nets: list[Any] = []
-    plain = fit.Fit.run
+    plain = fit.Fit.finish
 
     def kept(self: Any, *given: Any) -> Any:
         found = plain(self, *given)
-        nets.append((found[0], self.x))
+        nets.append((found, self.x))
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit.Fit, "run", kept)
+        patch.setattr(fit.Fit, "finish", kept)
         trained = crossfit.train(task, yoto.settings(yoto.Params(epochs=4)))
     ((networks, x),) = nets
     full = networks.forward(x @ networks.first)

@@ -141,21 +141,42 @@ def test_levels_encode_a_gene_and_are_the_layer_of_the_predictor(task: Task) -> 
     np.testing.assert_allclose(above - below, steps, atol=1e-4)
 
 
-def test_input_dropout_is_chosen_on_held_out_cells_or_given(
+def test_what_the_predictor_uses_is_settled_on_panels_chosen_without_the_fold(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import torch
+    from panelbench.methods.yoto import crossfit
     from panelbench.methods.yoto.fit import RATES, Fit
 
-    tried: list[tuple[float, ...]] = []
-    plain = Fit.compare
+    tried: list[tuple[int, int, tuple[float, ...]]] = []
+    plain = Fit.held_out
 
-    def spied(self: Any, fold: Any, epochs: int, rates: tuple[float, ...]) -> Any:
-        tried.append(rates)
-        return plain(self, fold, epochs, rates)
+    def better_with_half(self: Any, seen: Any, rates: tuple[float, ...], epochs: int) -> Any:
+        size = self.x.shape[1] // self.steps
+        tried.append((size, len(seen), rates))
+        found = plain(self, seen, rates, epochs)
+        if len(seen) == 1:
+            assert bool((found[:, seen[0]] == 0).all()), "cells that train judge nothing"
+            found[1] -= 10.0 * (size < 8)
+        return found
 
-    monkeypatch.setattr(Fit, "compare", spied)
-    rate = run(task, epochs=3).info["chosen"]["input_dropout"]
-    assert tried == [RATES, (rate,), (rate,)]
+    used: list[Any] = []
+    start = crossfit.relevance
+    monkeypatch.setattr(
+        crossfit, "relevance", lambda *given: (used.append(given[3]), start(*given))[1]
+    )
+    monkeypatch.setattr(Fit, "held_out", better_with_half)
+    found = run(task, epochs=3)
+    facts = found.info["chosen"]
+    assert (facts["genes_used"], facts["input_dropout"]) == (4, RATES[1])
+    assert [t[:2] for t in tried] == [(8, 3)] * 3 + [(8, 1), (4, 1)] * 3
+    assert bool((torch.stack(used).sum(0) == 2).all())
+    X = np.asarray(task.X)[:, [int(g[1:]) for g in found.ranking[:8]]].copy()
+    assert isinstance(found.predictor, yoto.YotoPredictor)
+    before = found.predictor.predict_proba("type", X)
+    X[:, 4:] += 100
+    np.testing.assert_array_equal(found.predictor.predict_proba("type", X), before)
+    monkeypatch.undo()
     assert run(task, epochs=3, input_dropout=0.1).info["chosen"]["input_dropout"] == 0.1
 
 

@@ -15,6 +15,7 @@ from .fit import RATES, Fit
 from .folds import assign_folds
 from .networks import Networks
 from .options import Settings
+from .relevance import relevance
 from .search import Search
 from .training import Trained
 
@@ -40,9 +41,10 @@ def train(task: Task, settings: Settings) -> Trained:
         search, curves = learn_scores(task, settings)
         cells, encoding = search.cells, search.encoding
         epochs = passes(settings, cells.n_cells)
-        fit, order, scores, chosen = choose(search, epochs)
-        nets = fit.finish(chosen["input_dropout"], epochs)
-        task.progress(1.0, f"predictor trained, input dropout {chosen['input_dropout']}")
+        order, scores, chosen = choose(search, epochs)
+        size, rate = settle(search, epochs)
+        nets = fitted(search, order[:size]).finish(rate, epochs)
+        task.progress(1.0, f"predictor trained, input dropout {rate}")
         layers, heads = as_layers(cells, encoding, order[: search.k], nets)
         index = order.cpu().numpy()
         return Trained(
@@ -53,11 +55,11 @@ def train(task: Task, settings: Settings) -> Trained:
             heads=heads,
             labels=cells.labels,
             curves=curves,
-            chosen=chosen,
+            chosen=chosen | {"genes_used": size, "input_dropout": rate},
         )
 
 
-def choose(search: Search, epochs: int) -> tuple[Fit, torch.Tensor, torch.Tensor, dict[str, float]]:
+def choose(search: Search, epochs: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
     """Settle on held-out cells how far the panel goes from where the scores started.
 
     The learned scores have seen what every fold says, so they look better on it than they are:
@@ -66,27 +68,60 @@ def choose(search: Search, epochs: int) -> tuple[Fit, torch.Tensor, torch.Tensor
 
     Returns
     -------
-    What fits the predictor of that panel; all genes, best first; their scores; what was settled.
+    All genes, best first; their scores; what was settled, with the held-out losses.
     """
-    given, margin = search.settings.input_dropout, search.settings.margin
-    rates = RATES if given is None else (given,)
+    rates = _rates(search.settings)
+    seen = search.fold != search.fold.unique()[:, None]
     found, losses = [], []
     for share in SHARES:
         scores = search.scores + share * search.settings.prior * search.relevance
         order = scores.sort(descending=True, stable=True).indices
-        panel = order[: search.k]
-        fit = Fit(search.task, search.cells, panel, search.encoding, search.settings)
-        rate, loss = fit.compare(search.fold, epochs, rates)
-        rates = (rate,)
-        found.append((fit, order, scores))
-        losses.append(loss)
+        each = fitted(search, order[: search.k]).held_out(seen, rates, max(1, epochs // 2))
+        best = int(each.mean(dim=1).argmin())
+        rates = (rates[best],)
+        found.append((order, scores))
+        losses.append(each[best])
     least = min(losses, key=lambda loss: float(loss.mean()))
+    margin = search.settings.margin
     number = next(i for i, loss in enumerate(losses) if not _worse(loss - least, margin))
     facts = {
         f"held_out_loss:{s:g}": round(float(x.mean()), 5)
         for s, x in zip(SHARES, losses, strict=True)
     }
-    return *found[number], {"input_dropout": rate, "start": SHARES[number]} | facts
+    return *found[number], {"start": SHARES[number]} | facts
+
+
+def settle(search: Search, epochs: int) -> tuple[int, float]:
+    """How many of the panel's genes the predictor uses, and its input dropout.
+
+    Each fold is predicted from a panel that was chosen without it, as test cells are; genes that
+    were chosen on the cells that judge them look useful when they are noise. With few cells the
+    predictor can be better without the last half of a large panel.
+    """
+    import torch
+
+    rates, sizes = _rates(search.settings), (search.k, max(1, search.k // 2))
+    total = torch.zeros(len(sizes), len(rates), dtype=torch.float64, device=search.device)
+    for number in range(search.count):
+        seen = search.fold != number
+        start = relevance(search.cells, search.encoding, search.start, seen)
+        order = start.sort(descending=True, stable=True).indices
+        each = [
+            fitted(search, order[:size]).held_out(seen[None], rates, max(1, epochs // 2)).sum(1)
+            for size in sizes
+        ]
+        total += torch.stack(each)
+    place = int(total.argmin())
+    return sizes[place // len(rates)], rates[place % len(rates)]
+
+
+def fitted(search: Search, panel: torch.Tensor) -> Fit:
+    """What trains networks on these genes."""
+    return Fit(search.task, search.cells, panel, search.encoding, search.settings)
+
+
+def _rates(settings: Settings) -> tuple[float, ...]:
+    return RATES if settings.input_dropout is None else (settings.input_dropout,)
 
 
 def _worse(difference: torch.Tensor, margin: float) -> bool:
@@ -111,5 +146,6 @@ def as_layers(
     weight, bias = encoding.layer(panel)
     weight = weight * cells.gain[panel].double().cpu().numpy()[:, None]
     (first, shift), *rest = nets.folded()[0]
+    first = np.pad(first, ((0, 0), (0, weight.shape[1] // 2 - first.shape[1]), (0, 0)))
     both = np.concatenate([first, -first], axis=1)
     return [(weight, bias), (both, shift), *rest], nets.folded()[1]

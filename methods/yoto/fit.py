@@ -53,31 +53,36 @@ class Fit:
         self.weights = [labels.class_weights(settings.class_balance) for labels in cells.labels]
         self.there = [present(labels, labels.values) for labels in cells.labels]
 
-    def compare(
-        self, fold: torch.Tensor, epochs: int, tried: tuple[float, ...]
-    ) -> tuple[float, torch.Tensor]:
-        """Choose among rates of input dropout on the folds, one network per rate and fold.
+    def held_out(self, seen: torch.Tensor, rates: tuple[float, ...], epochs: int) -> torch.Tensor:
+        """Loss of every cell under the network that has not seen it, for each input dropout.
+
+        Parameters
+        ----------
+        seen
+            Which cells train each network, bool (M, n_cells).
+        rates
+            Rates of input dropout.
+        epochs
+            Passes over the cells.
 
         Returns
         -------
-        The rate, and the loss of every cell under the network that has not seen it: float64
-        (n_cells,), the mean over tasks, whose mean is the held-out loss.
+        float64 (rates, n_cells): the mean over tasks, scaled so that the mean over cells is that
+        over the labels that there are; 0 for a cell that all networks have seen.
         """
         import torch
 
-        folds = torch.arange(int(fold.max()) + 1, device=self.device).repeat(len(tried))
-        rates = torch.tensor(tried, device=self.device).repeat_interleave(int(fold.max()) + 1)
-        seen = fold != folds[:, None]
-        nets = self.train(seen, rates, max(1, epochs // 2), "fit folds")
+        rows = torch.arange(self.cells.n_cells, device=self.device)
+        found = torch.zeros(len(rates), len(rows), dtype=torch.float64, device=self.device)
+        all_seen = seen.repeat(len(rates), 1)
+        each_rate = torch.tensor(rates, device=self.device).repeat_interleave(len(seen))
+        nets = self.train(all_seen, each_rate, epochs, "fit folds")
         with torch.no_grad():
-            rows = torch.arange(self.cells.n_cells, device=self.device)
             each = self._losses(nets.forward(self.x @ nets.first), rows, 0.0)
-            losses = torch.zeros(len(tried), len(rows), dtype=torch.float64, device=self.device)
-            for loss, there in zip(each, self.there, strict=True):
-                held = (loss * there * ~seen).view(len(tried), -1, len(rows)).sum(1)
-                losses += held * (len(rows) / (len(each) * there.sum().clamp(min=1)))
-        best = int(losses.mean(dim=1).argmin())
-        return tried[best], losses[best]
+        for loss, there in zip(each, self.there, strict=True):
+            held = (loss * there * ~all_seen).view(len(rates), -1, len(rows)).sum(1)
+            found += held * (len(rows) / (len(each) * there.sum().clamp(min=1)))
+        return found
 
     def finish(self, rate: float, epochs: int) -> Networks:
         """Train the predictor's networks on all cells."""

@@ -22,19 +22,21 @@ from .losses import present
 if TYPE_CHECKING:
     import torch
 
-_ROWS = 1024
-_SHRINK = 0.1
-_RIDGE = 0.01
+_ROWS = 512
+_SHRINK = 0.1  # part of what a gene explains that a round takes over
+_RIDGE = 0.01  # added to the variances of a gene's steps, which are about 1
 _ROUNDS = 2000
 
 
-def relevance(cells: Cells, encoding: Encoding, count: int) -> torch.Tensor:
+def relevance(
+    cells: Cells, encoding: Encoding, count: int, used: torch.Tensor | None = None
+) -> torch.Tensor:
     """How early a gene is of use, from 1 for the first to 0 for the last.
 
     The `count` genes that are best alone for one of the classes are ordered by boosting, those it
     does not take by what they are alone. A gene's relevance falls with the logarithm of its
     place. A gene that chance explains has relevance 0: what it does together with others is for
-    the networks to find.
+    the networks to find. Where given, only the cells that are `used` count, bool (n_cells,).
 
     Returns
     -------
@@ -42,15 +44,18 @@ def relevance(cells: Cells, encoding: Encoding, count: int) -> torch.Tensor:
     """
     import torch
 
-    targets = [_indicators(labels) for labels in cells.labels]
-    alone = _alone(cells, encoding, torch.cat(targets, dim=1))
+    if used is None:
+        used = torch.ones(cells.n_cells, dtype=torch.bool, device=cells.device)
+    there = [present(labels, labels.values) & used for labels in cells.labels]
+    targets = [_indicators(*pair) for pair in zip(cells.labels, there, strict=True)]
+    alone = _alone(cells, encoding, torch.cat(targets, dim=1), used)
     order = alone.argsort(descending=True, stable=True)
     known = order[:count]
     known = known[alone[known] > 0]
     found = torch.zeros(len(alone), dtype=torch.float64, device=cells.device)
     if not len(known):
         return found.float()
-    first = boosted(cells, encoding, known, targets)
+    first = boosted(cells, encoding, known, targets, there)
     taken = torch.zeros(len(known), dtype=torch.bool, device=cells.device)
     taken[first] = True
     best = torch.cat([known[first], known[~taken]])
@@ -60,7 +65,11 @@ def relevance(cells: Cells, encoding: Encoding, count: int) -> torch.Tensor:
 
 
 def boosted(
-    cells: Cells, encoding: Encoding, genes: torch.Tensor, targets: list[torch.Tensor]
+    cells: Cells,
+    encoding: Encoding,
+    genes: torch.Tensor,
+    targets: list[torch.Tensor],
+    there: list[torch.Tensor],
 ) -> torch.Tensor:
     """Places in `genes`, int64, in the order in which boosting takes them.
 
@@ -70,10 +79,9 @@ def boosted(
 
     steps, count = encoding.steps, len(genes)
     spread, covered = [], []
-    for labels, values in zip(cells.labels, targets, strict=True):
-        there = present(labels, labels.values)
-        gram, product = _products(cells, encoding, genes, values, there)
-        n = max(1, int(there.sum()))
+    for values, known in zip(targets, there, strict=True):
+        gram, product = _products(cells, encoding, genes, values, known)
+        n = max(1, int(known.sum()))
         size = values.square().sum(0).clamp(min=1e-12).sqrt()
         spread.append(gram / n)
         covered.append(product / (size * math.sqrt(n) * math.sqrt(values.shape[1])))
@@ -121,7 +129,9 @@ def _products(
     return gram - torch.outer(total, total) / max(1, int(there.sum())), product
 
 
-def _alone(cells: Cells, encoding: Encoding, outputs: torch.Tensor) -> torch.Tensor:
+def _alone(
+    cells: Cells, encoding: Encoding, outputs: torch.Tensor, used: torch.Tensor
+) -> torch.Tensor:
     """How well a step of each gene tells one class from the rest, or follows a number.
 
     For every class of every task the genes are ranked by their best step's correlation with it
@@ -138,30 +148,32 @@ def _alone(cells: Cells, encoding: Encoding, outputs: torch.Tensor) -> torch.Ten
     total, squares = torch.zeros(2, columns, dtype=torch.float64, device=cells.device)
     for start in range(0, cells.n_cells, _ROWS):
         rows = np.arange(start, min(start + _ROWS, cells.n_cells))
-        x = encoding(cells.batch(rows, every), every)
-        products += x.T @ outputs[start : start + _ROWS]
+        seen = used[start : start + _ROWS]
+        x = encoding(cells.batch(rows, every), every)[seen]
+        products += x.T @ outputs[start : start + _ROWS][seen]
         total += x.sum(0)
         squares += x.square().sum(0)
-    spread = (squares - total.square() / cells.n_cells).clamp(min=1e-6).sqrt()
+    n_cells = max(1, int(used.sum()))
+    spread = (squares - total.square() / n_cells).clamp(min=1e-6).sqrt()
     size = outputs.square().sum(0).clamp(min=1e-12).sqrt()
     steps = (products / spread[:, None] / size).view(len(every), encoding.steps, -1)
     best = steps.amax(dim=1)
     rank = best.argsort(dim=0, descending=True, stable=True).argsort(dim=0) + 1
     found = 1 - rank.double().log() / math.log(max(2, len(every)))
     # The largest of so many correlations that mean nothing is about this.
-    chance = math.sqrt(2 * math.log(max(2, len(every))) / cells.n_cells)
+    chance = math.sqrt(2 * math.log(max(2, len(every))) / n_cells)
     return torch.where(best > chance, found, 0.0).amax(dim=1)
 
 
-def _indicators(labels: Labels) -> torch.Tensor:
-    """Centred class indicators or values, 0 where missing: (n_cells, n_outputs)."""
+def _indicators(labels: Labels, there: torch.Tensor) -> torch.Tensor:
+    """Centred class indicators or values, 0 where there is none: (n_cells, n_outputs)."""
     import torch
 
-    there = present(labels, labels.values)[:, None]
+    seen = there[:, None]
     if labels.target.kind == "classification":
         found = torch.nn.functional.one_hot(labels.values.clamp(min=0), labels.n_outputs).float()
-        found = found[:, (found * there).sum(0) > 0]
+        found = found[:, (found * seen).sum(0) > 0]
     else:  # a number may rise or fall with a gene
         found = torch.cat([labels.values, -labels.values], dim=1).nan_to_num()
-    centre = (found * there).sum(0) / there.sum().clamp(min=1)
-    return (found - centre) * there
+    centre = (found * seen).sum(0) / seen.sum().clamp(min=1)
+    return (found - centre) * seen
