@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from panelbench.data.catalogue import load_catalogues
 from panelbench.errors import ConfigError, UnknownName
+from panelbench.registry import discover
 from panelbench.report import build, terminal_table
 from panelbench.report.grid import Cell, Grid, markdown, to_csv
 from panelbench.report.latex import escape, latex
@@ -27,6 +29,8 @@ from panelbench.report.results import EvaluatorRef, Results
 from panelbench.report.summary import Entrant, Summary
 from panelbench.report.tables import RECORD_COLUMNS, metric_grid, specs
 from panelbench.scoring.metrics import METRICS
+from panelbench.suite.plan import make_plan
+from panelbench.suite.request import load_suite
 from panelbench.suite.runs import Row
 from tests.reports import (
     DECLARED,
@@ -357,10 +361,24 @@ def test_latex_compiles_and_no_table_is_wider_than_the_text(tmp_path: Path) -> N
     texts = [(tmp_path / name).read_text() for name in names[:4]]
     assert ["resizebox" in text for text in texts] == [False, True, True, True]
     assert ["sidewaystable" in text for text in texts] == [False, False, True, False]
-    assert [text.count("(continued)") for text in texts] == [0, 0, 0, 3]
+    assert [text.count("(continued)") for text in texts] == [0, 0, 0, 5]
     assert [text.splitlines()[0].partition("{")[2] for text in texts] == [
         "booktabs}", "booktabs,graphicx}", "booktabs,graphicx,rotating}", "booktabs,graphicx}",
     ]  # fmt: skip
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_no_table_of_the_demo_is_wider_than_the_text(tmp_path: Path) -> None:
+    suite = load_suite("demo")
+    nothing = make_plan(suite, load_catalogues(), discover(), lambda _: "")
+    shown = [replace(row, method="mrmr-f") for row in nothing.rows]
+    spec = {"tables": [table.model_dump() for table in suite.tables], "ks": suite.ks}
+    spec |= {"datasets": [entry.model_dump() for entry in suite.datasets]}
+    files = build(fake_results(spec, rows=tuple(shown)), tmp_path)
+    names = [str(path.relative_to(tmp_path)) for path in files if path.suffix == ".tex"]
+    assert {"tables/f1.tex", "tables/metrics.tex", "methods.tex", "ranks.tex"} == {*names}
+    text = compile_latex(tmp_path, names)
+    assert not re.findall(r"Overfull .hbox.*|Float too large.*", text)
 
 
 def test_latex_has_booktabs_rules_and_spanning_headers() -> None:

@@ -120,14 +120,15 @@ def _widths(grid: Grid) -> list[float]:
 
 
 def _blocks(grid: Grid) -> list[Grid]:
-    """Columns in blocks that fit, groups of the first level held together where they can be."""
+    """Columns in blocks that fit; groups of the header are held together where they can be."""
     # A table of texts alone repeats the first of them.
     stubs = grid.stubs if grid.stubs < len(grid.header) else 1
     widths = _widths(grid)
     room = PAGE / SMALLEST - sum(widths[:stubs])
-    groups = _groups(grid, stubs)
-    if any(sum(widths[i] for i in group) > room for group in groups):
-        groups = [[i] for i in range(stubs, len(widths))]
+    for level in range(grid.levels):
+        groups = _groups(grid, stubs, level)
+        if all(sum(widths[i] for i in group) <= room for group in groups):
+            break
     blocks: list[list[int]] = []
     for group in groups:
         width = sum(widths[i] for i in (*(blocks[-1] if blocks else ()), *group))
@@ -140,9 +141,9 @@ def _blocks(grid: Grid) -> list[Grid]:
     return [_columns(grid, [*range(stubs), *block]) for block in blocks]
 
 
-def _groups(grid: Grid, stubs: int) -> list[list[int]]:
+def _groups(grid: Grid, stubs: int, level: int) -> list[list[int]]:
     groups, column = [], 0
-    for _, span in grid.spans(0):
+    for _, span in grid.spans(level):
         if column >= stubs:
             groups.append(list(range(column, column + span)))
         column += span
