@@ -114,6 +114,11 @@ class TableSpec(Model):
     by_class: bool = False
     minus: str | None = None
 
+    @property
+    def methods(self) -> tuple[str, ...] | None:
+        """Methods that it names; they must be in the suite."""
+        return None if self.minus is None else (self.minus,)
+
 
 class FigureSpec(Model):
     """A figure of the report.
