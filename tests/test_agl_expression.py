@@ -371,7 +371,9 @@ def test_every_method_trains_and_is_scored(folder: Path, id: str) -> None:
     assert set(found["ranking"][:6]) == set(found["info"]["primary"])
     assert panel_of(found, None) == panel_of(found, 3) == found["ranking"][:size]
     assert len(found["ranking"]) == (6 if "expression" in id else 58)
-    scored = score_panel(*evaluation(folder, spec, record)).result
+    measured = score_panel(*evaluation(folder, spec, record))
+    assert measured.arrays["outputs"].tolist() == found["info"]["primary"]
+    scored = measured.result
     metrics = scored["metrics"]
     assert set(metrics) == {
         "outputs_pearson", "outputs_spearman", "outputs_pearson_depth", "outputs_mse", "outputs_mae"
@@ -393,6 +395,18 @@ def test_what_is_told_of_a_learned_size(folder: Path) -> None:
     assert all((score >= 0.5) == (i < info["k"]) for i, score in enumerate(found["scores"][6:]))
     drawn = selection(folder, spec, "agl-random", n_auxiliary=7).result
     assert drawn["size"] == 13 and drawn["scores"][:13] == [1.0] * 13
+
+
+def test_validation_cells_have_no_part_in_what_is_primary(folder: Path) -> None:
+    spec, cells = prepared(folder)
+    fold = fit_fold(cells, spec, 1)
+    clean = selection(folder, spec, "mean-expression").result["info"]["primary"]
+    dense = cells.X.toarray()
+    dense[fold.validation] = dense[fold.validation][:, ::-1] * 9
+    cells.X = sparse.csr_matrix(dense)
+    question = SelectQuestion("fold-genes", "mean-expression", {}, spec.tasks, 5, 1)
+    tools = replace(_tools(folder, spec), cells=[cells])
+    assert select_panel(question, tools).result["info"]["primary"] == clean
 
 
 @pytest.mark.parametrize("id", METHODS)

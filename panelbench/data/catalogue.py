@@ -360,6 +360,9 @@ def hest_data(name: str) -> DatasetSpec:
                 Step(name="filter_genes", options={"min_cells": 3}),
                 Step(name="log1p"),
             ),
+            # Expression from the colours of the patches, by folds of the spots, as in that paper.
+            tasks=(TaskSpec(name="expression", kind="expression", primary=50, min_cells=3),),
+            split=SplitSpec(scheme="folds", folds=5, validation=0.2),
             inputs="image_features",
             citation="Jaume et al. 2024, HEST-1k, NeurIPS Datasets and Benchmarks",
             homepage="https://huggingface.co/datasets/MahmoodLab/hest",

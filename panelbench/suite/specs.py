@@ -137,6 +137,11 @@ class TableSpec(Model):
         """Metrics that it shows."""
         return self.metrics
 
+    @property
+    def methods(self) -> tuple[str, ...] | None:
+        """Methods that it names; they must be in the suite."""
+        return None if self.minus is None else (self.minus,)
+
 
 class FigureSpec(Model):
     """A figure of the report.
