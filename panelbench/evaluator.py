@@ -281,6 +281,9 @@ class Evaluator:
     noisy
         It trains on the labels of the training cells; where a suite asks for label noise, these
         are noisy.
+    describes
+        It predicts nothing and describes the panel class by class: labels of test cells only say
+        which class a cell is of.
     memory_gb, minutes
         Default limits of one run; overridable on the command line. Long ones are started first.
     version
@@ -303,6 +306,7 @@ class Evaluator:
     kind: str = ""
     metrics: tuple[Metric, ...] = ()
     noisy: bool = False
+    describes: bool = False
     memory_gb: float = 16.0
     minutes: float = 120.0
     version: int = 1

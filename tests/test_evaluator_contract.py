@@ -75,6 +75,7 @@ BREAKS: list[tuple[Fake, dict[str, Any], str, str]] = [
     (bad.blind, {}, "a_panel_of_markers_beats_noise", "0.5 of markers and 0.5 of noise"),
     (bad.cheat, {}, "predicts_without_the_test_labels", "predictions change with the test labels"),
     (bad.blind, {}, "predicts_without_the_test_labels", "does not say what it predicts"),
+    (bad.cheat, {"describes": True}, "predicts_without_the_test_labels", "describes=True, and pre"),
     (bad.sly, {"noisy": False}, "reads_training_labels_as_declared", "declare noisy=True"),
     (bad.blind, {}, "reads_training_labels_as_declared", "declare noisy=False"),
     (bad.fragile, {}, "copes_with_rare_classes", "bad_evaluators.py, line"),

@@ -228,6 +228,9 @@ def markers_and_noise(trial: EvaluatorTrial) -> tuple[float, float]:
 def predicts_without_the_test_labels(trial: EvaluatorTrial) -> None:
     """With other test labels it predicts the same; where it predicts nothing, nothing changes."""
     first = trial.usual
+    if trial.evaluator.describes:
+        demand(first.predicted is None, "declares describes=True, and predicts")
+        raise NotAsked("describes the panel in the classes of the test cells, and predicts nothing")
     other = np.full(tasks.N_CELLS - N_TRAIN, 1)
     if trial.for_expression:
         other = trial.planted().test.target.values[:, ::-1]
