@@ -269,6 +269,8 @@ def test_a_full_disk_and_a_read_only_one_are_said_and_nothing_is_lost(
 ) -> None:
     bench.add_method("quick")
     call = ("select", *bench.own("--method", "quick", "--k", "4"))
+    own = ("--data", str(bench.data), "--label", "cell_type", "--seed", "0", "--seed", "1")
+    assert bench.call("preprocess", *own).code == 0
     assert bench.call(*call, "--seed", "0").code == 0
     kept = {path: path.read_bytes() for path in bench.records()}
     filler = bench.results / "filler"
