@@ -256,6 +256,20 @@ def test_a_job_is_asked_for_what_the_user_asked_for(tmp_path: Path) -> None:
     assert arguments.what(Request(suite=str(tmp_path / "s.yaml")))[1] == str(tmp_path / "s.yaml")
 
 
+@pytest.mark.parametrize("memory", ["2G", "858993459"])
+def test_a_job_is_given_the_limits_of_its_runs_to_the_byte(
+    planned: Planned, tmp_path: Path, memory: str
+) -> None:
+    """A run that was stopped at a little less than its need would get the same again for ever."""
+    plan = planned(methods=["nested"])
+    todo = _todo(plan, tmp_path, needs=parse_needs([f"all.memory={memory}", "all.time=90.5"]))
+    job = _jobs(plan, tmp_path, todo)["select-1"]
+    (need,) = {item.need for item in todo.values() if item.run.stage == "select"}
+    _, settings = _read(list(job.command))
+    assert (settings.time_limit, settings.memory_limit) == (90.5, need.memory)
+    assert settings.jobs == 1
+
+
 def test_a_job_keeps_the_runs_of_its_keys(planned: Planned) -> None:
     plan = planned(methods=["nested", "whole"])
     scored, other = plan.evaluations[0], plan.selections[-1]
@@ -400,3 +414,9 @@ def test_jobs_are_followed_until_all_are_over(capsys: pytest.CaptureFixture[str]
         "queue: 2 of 2 tasks over",
     ]
     assert len(pauses) == 2
+
+
+def test_a_job_waits_for_others_however_they_end() -> None:
+    """With ``afterok`` one failed task would cancel all that comes after it."""
+    assert slurm.dependency(["7", "8"]) == ["--dependency=afterany:7:8"]
+    assert slurm.dependency([]) == []

@@ -269,6 +269,8 @@ def test_a_full_disk_and_a_read_only_one_are_said_and_nothing_is_lost(
 ) -> None:
     bench.add_method("quick")
     call = ("select", *bench.own("--method", "quick", "--k", "4"))
+    own = ("--data", str(bench.data), "--label", "cell_type", "--seed", "0", "--seed", "1")
+    assert bench.call("preprocess", *own).code == 0
     assert bench.call(*call, "--seed", "0").code == 0
     kept = {path: path.read_bytes() for path in bench.records()}
     filler = bench.results / "filler"
@@ -328,3 +330,18 @@ def test_a_predictor_that_is_cut_short_is_the_fault_of_the_machine(bench: Bench)
     assert ends["predicts", "builtin"].status is Status.FAULT
     assert "cannot be read" in ends["predicts", "builtin"].reason
     assert ends["predicts", "knn"].status is ends["random", "knn"].status is Status.OK
+
+
+def test_a_claim_that_cannot_be_written_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left empty, it would look like one that is just being made, and hold the run up."""
+    from panelbench.records import claims
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(claims.json, "dump", full)
+    with pytest.raises(OSError, match="No space left"):
+        claims.Claims().take(tmp_path, "a1")
+    assert list(tmp_path.iterdir()) == []

@@ -203,20 +203,26 @@ def test_whoever_submits_may_be_killed_at_once(cluster: Cluster) -> None:
     tools = cluster.folder / "tools"
     tools.mkdir()
     real = cluster.shell("bash", "-c", "type -P sbatch").strip()
-    script = (
-        f'#!/bin/bash\n{real} "$@"\necho >> count\n[ "$(wc -l < count)" = 2 ] && kill -9 $PPID\n'
-    )
+    script = f"""#!/bin/bash
+{real} "$@"
+echo >>count
+if [ "$(wc -l <count)" = 2 ]; then kill -9 $PPID; fi
+"""
     (tools / "sbatch").write_text(script)
     (tools / "sbatch").chmod(0o755)
-    call = cluster.own("--method", "quick", "--k", "4", "--evaluator", "knn", *NEED)
+    quick = ("--method", "quick", "--evaluator", "knn", *NEED)
     killed = subprocess.run(
-        cluster.command("submit", *call, "--sbatch", "begin=now+5"), cwd=cluster.folder,
+        cluster.command("submit", *cluster.own("--k", "4", *quick), "--sbatch", "hold"),
+        cwd=cluster.folder,
         env={**cluster.environment(), "PATH": f"{tools}:{os.environ['PATH']}"},
         capture_output=True,
-    )  # fmt: skip
-    assert killed.returncode == -9
-    assert set(cluster.jobs()) == {"preprocess", "select"}
-    found = cluster.submit("--method", "quick", "--evaluator", "knn", *NEED, "--wait")
-    assert found.code == 0, found.err + found.out
-    assert "1 runs sent, 1 in the queue already" in found.out
+    )
+    assert killed.returncode == -9, killed.stderr
+    held = cluster.jobs()
+    assert set(held) == {"preprocess", "select"}
+    assert "1 runs sent, 1 in the queue already" in cluster.submit(*quick).out
+    assert set(cluster.jobs()) == {"preprocess", "select", "evaluate", "report"}
+    cluster.shell("scontrol", "release", *held.values())
+    cluster.settled()
     assert len(cluster.of("quick")) == len(cluster.of("quick", "evaluate")) == 1
+    assert list(cluster.results.glob("reports/*/report.html"))

@@ -34,6 +34,11 @@ class Arrangement:
     most: int = 1000
 
 
+def _size(memory: int) -> str:
+    """A size to the byte: a limit in a record is compared with the one that was asked for."""
+    return f"{memory // MiB}M" if memory % MiB == 0 else str(memory)
+
+
 def jobs_of(
     plan: Plan,
     request: Request,
@@ -65,8 +70,8 @@ def jobs_of(
 
     def command(stage: str, need: Need, retry: str) -> tuple[str, ...]:
         # One run at a time: what a job asks for is what one run needs.
-        how = ("--jobs", "1", "--time-limit", f"{need.time:g}s",
-               "--memory-limit", f"{need.memory / MiB:.0f}M")  # fmt: skip
+        how = ("--jobs", "1", "--time-limit", f"{need.time:.15g}s",
+               "--memory-limit", _size(need.memory))  # fmt: skip
         device = ("--device", settings.device) if settings.device != "auto" else ()
         return (stage, *asked, *how, *device, *(("--retry", retry) if retry else ()))
 

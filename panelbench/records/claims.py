@@ -55,13 +55,19 @@ class Claims:
         me = Holder(socket.gethostname(), os.getpid(), _born(os.getpid()), attempt)
         for _ in range(2):
             try:
-                with path.open("x", encoding="utf-8") as handle:
-                    json.dump(asdict(me), handle)
+                handle = path.open("x", encoding="utf-8")
             except FileExistsError:
                 if holder(folder) is not None:
                     return False
                 _give_up(path)
                 continue
+            try:
+                with handle:
+                    json.dump(asdict(me), handle)
+            except OSError:
+                # A claim without a name, left on a full disk, would look like one just being made.
+                path.unlink(missing_ok=True)
+                raise
             with self._lock:
                 self._held[path] = me
             self._renew()
