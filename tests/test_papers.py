@@ -22,7 +22,8 @@ from panelbench.report import build
 from panelbench.report.bar_figures import holding, label_distribution, metric_bars
 from panelbench.report.build import table_grid
 from panelbench.report.collect import collect
-from panelbench.report.figures import Looks
+from panelbench.report.figures import Looks, save, style
+from panelbench.report.page_figures import draw_training, training_curve
 from panelbench.report.paper import Reported, build_paper
 from panelbench.report.published import beside, read
 from panelbench.report.summary import Summary
@@ -231,6 +232,20 @@ def test_label_distributions_are_sorted() -> None:
     (panel,) = content.panels
     assert (panel.counts, panel.holding) == ((60, 37, 3), 2)
     assert label_distribution(Summary(replace(results, datasets={})), spec, Looks(summary)) is None
+
+
+def test_a_training_curve_has_a_line_per_run() -> None:
+    summary = Summary(fake_results())
+    spec = FigureSpec(name="f", kind="training", curve="loss")
+    content = training_curve(summary, spec, Looks(summary))
+    assert content is not None
+    ((dataset, lines),) = content.panels
+    assert (dataset, content.axis) == ("visp", "loss")
+    assert lines == 9 * (("YOTO", (1.0, 0.5, 0.2)),), "three seeds at three sizes"
+    others = spec.model_copy(update={"methods": ("seurat",)})
+    assert training_curve(summary, others, Looks(summary)) is None
+    with style():
+        assert save(draw_training(content))["png"]
 
 
 # -- the report of a paper -----------------------------------------------------------------

@@ -239,6 +239,9 @@ _KINDS = {
         "Cells per class",
         "all cells of the prepared data set that have a label",
     ),
+    "training": _Kind(
+        page_figures.training_curve, page_figures.draw_training, "Training", "a line per run"
+    ),
     "confusion": _Kind(
         lambda summary, spec, _: confusion_figure.confusion(summary, spec),
         confusion_figure.draw,

@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from panelbench.report.figures import COLOURS, Looks, axis_label, blank, legend, legend_width
+from panelbench.report import choice
+from panelbench.report.figures import (
+    COLOURS,
+    Looks,
+    axis_label,
+    blank,
+    headline,
+    legend,
+    legend_width,
+)
 from panelbench.report.grid import Grid
 from panelbench.report.results import SelectionLine
 from panelbench.report.summary import Entrant, Place, Summary
 from panelbench.scoring.metrics import Metric
+from panelbench.suite.specs import FigureSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -162,6 +172,67 @@ def draw_curves(content: CurvesContent) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     blank(axes.flat[len(names) :])
     legend(figure, handles, rows)
+    return figure
+
+
+@dataclass(frozen=True)
+class TrainingContent:
+    """One training curve: panels by title, each with the label and the values of every run."""
+
+    title: str
+    axis: str
+    panels: tuple[tuple[str, tuple[tuple[str, tuple[float, ...]], ...]], ...]
+
+
+def training_curve(summary: Summary, spec: FigureSpec, looks: Looks) -> TrainingContent | None:
+    """The curve that a figure names, one panel per data set, a line per run; None without any.
+
+    Raises
+    ------
+    UnknownName
+        When the figure names something that the suite does not have.
+    """
+    rows = {entrant.row for entrant in choice.entrants(summary, spec, summary.kinds())}
+    panels = []
+    for dataset in dict.fromkeys(dataset for dataset, _ in choice.tasks(summary, spec)):
+        lines = sorted(
+            (line for line in summary.results.selections if line.dataset == dataset),
+            key=lambda line: (looks.number[line.row], line.tasks, line.k, line.seed),
+        )
+        drawn = tuple(
+            (line.row.label, tuple(map(float, found[spec.curve])))
+            for line in lines
+            if line.row in rows and spec.curve in (found := _curves_of(line))
+        )
+        if drawn:
+            panels.append((dataset, drawn))
+    return TrainingContent(spec.title, spec.curve, tuple(panels)) if panels else None
+
+
+def draw_training(content: TrainingContent) -> Figure:
+    """Draw one training curve of all runs, coloured by method."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    labels = list(dict.fromkeys(label for _, lines in content.panels for label, _ in lines))
+    columns = min(3, len(content.panels))
+    rows = -(-len(content.panels) // columns)
+    width = 3.6 * columns + legend_width(labels, rows)
+    figure = Figure(figsize=(width, 3.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    handles: dict[str, Any] = {}
+    for ax, (dataset, lines) in zip(axes.flat, content.panels, strict=False):
+        for label, values in lines:
+            colour = COLOURS[labels.index(label) % len(COLOURS)]
+            epochs = range(1, len(values) + 1)
+            (handles[label],) = ax.plot(epochs, values, color=colour, alpha=0.7, linewidth=1)
+        ax.set_title(dataset)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(content.axis)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    blank(axes.flat[len(content.panels) :])
+    legend(figure, handles, rows)
+    headline(figure, content.title)
     return figure
 
 

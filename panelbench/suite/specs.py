@@ -154,6 +154,7 @@ class FigureSpec(Model):
         ``reconstruction``: gene variances and principal components of reconstructed cells (needs
         ``builtin-reconstruct``). ``metric-bars``: `metrics` side by side, a bar per method, at
         the largest k. ``label-distribution``: cells per class and how many classes hold 90%.
+        ``training``: the training curve called `curve`, a line per run.
     own_only
         As of a table.
     methods
@@ -165,11 +166,12 @@ class FigureSpec(Model):
     name: Name
     kind: Literal[
         "metric-by-k", "metric-by-noise", "metric-by-auxiliary", "metric-bars", "confusion",
-        "umap", "reconstruction", "label-distribution",
+        "umap", "reconstruction", "label-distribution", "training",
     ] = "metric-by-k"  # fmt: skip
     title: str = ""
     metric: str = "f1_macro"
     metrics: tuple[str, ...] = ()
+    curve: str = ""
     datasets: tuple[str, ...] | None = None
     tasks: tuple[str, ...] | None = None
     methods: tuple[str, ...] | None = None
