@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from panelbench.suite.runs import Plan, Run, SelectRun
 if TYPE_CHECKING:
     import pandas as pd
 
+SAID = 20_000
+"""Runs from which on their number is said before they are planned: it takes a second or more."""
 STAGES = ("preprocess", "select", "evaluate", "report")
 
 
@@ -100,7 +103,14 @@ def plan_for(
             evaluators,
             request.max_runs,
             shard,
+            lambda count: None if settings.quiet else _say(count),
         )
+
+
+def _say(count: int) -> None:
+    """Say at once how much there is to plan, where that takes a while."""
+    if count >= SAID:
+        print(f"planning up to {count:,} runs", file=sys.stderr, flush=True)
 
 
 def perform(
