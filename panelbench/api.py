@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ from panelbench.suite.runs import Plan, Run, SelectRun
 if TYPE_CHECKING:
     import pandas as pd
 
+SAID = 20_000
+"""Runs from which on their number is said before they are planned: it takes a second or more."""
 STAGES = ("preprocess", "select", "evaluate", "report")
 
 
@@ -100,8 +103,23 @@ def plan_for(
     check_names(settings.needs, registry, evaluators, "--need")
     catalogue, most = request.catalogue(), request.max_runs
     with many_objects():
-        plan = make_plan(suite, catalogue, registry, checksum, evaluators, most, shard)
+        plan = make_plan(
+            suite,
+            catalogue,
+            registry,
+            checksum,
+            evaluators,
+            most,
+            shard,
+            lambda count: None if settings.quiet else _say(count),
+        )
         return with_keys(plan, keys) if keys else plan
+
+
+def _say(count: int) -> None:
+    """Say at once how much there is to plan, where that takes a while."""
+    if count >= SAID:
+        print(f"planning up to {count:,} runs", file=sys.stderr, flush=True)
 
 
 def perform(

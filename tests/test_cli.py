@@ -415,3 +415,12 @@ def test_a_grid_of_too_many_runs_is_refused_with_the_option_that_lets_it(bench: 
     assert found.code == 2
     (limit,) = re.findall(r"--max-runs (\d+) lets it", found.err)
     assert bench.call_here(*call, "--max-runs", limit).code == 0
+
+
+def test_the_size_of_a_large_grid_is_said_before_it_is_planned(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = ["run", *bench.own("--method", "random", "--k", "4", "--seed", "0", "--dry-run")]
+    assert "planning" not in bench.call_here(*call).err
+    monkeypatch.setattr("panelbench.api.SAID", 2)
+    assert bench.call_here(*call).err.startswith("planning up to 3 runs\n")

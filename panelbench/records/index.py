@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,12 @@ _Entry = list[Any]
 class Unread(Mapping[str, Any]):
     """A part of a record, read from the record's file when it is asked for."""
 
-    __slots__ = ("_file", "_head", "_part")
+    __slots__ = ("_head", "_part", "_read")
 
-    def __init__(self, file: _File, part: str, head: Mapping[str, Any] | None = None) -> None:
-        self._file, self._part, self._head = file, part, head or {}
+    def __init__(
+        self, read: Callable[[], Record], part: str, head: Mapping[str, Any] | None = None
+    ) -> None:
+        self._read, self._part, self._head = read, part, head or {}
 
     def __getitem__(self, name: str) -> Any:
         return self._head[name] if name in self._head else self._all()[name]
@@ -56,20 +59,8 @@ class Unread(Mapping[str, Any]):
         return len(self._all())
 
     def _all(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = getattr(self._file.record(), self._part)
+        found: Mapping[str, Any] = getattr(self._read(), self._part)
         return found
-
-
-class _File:
-    """The file of a record that is known from the index."""
-
-    __slots__ = ("_address", "_attempt", "_snapshot")
-
-    def __init__(self, snapshot: Snapshot, address: Address, attempt: str) -> None:
-        self._snapshot, self._address, self._attempt = snapshot, address, attempt
-
-    def record(self) -> Record:
-        return self._snapshot.whole(self._address, self._attempt)
 
 
 class Snapshot:
@@ -90,8 +81,8 @@ class Snapshot:
         self.store = store
         self._indexed = runs >= MANY
         self._places: dict[tuple[str, str], _Place] = {}
-        self._groups: dict[tuple[str, str], dict[str, list[Record]]] = {}
-        self._last: tuple[Address, Record] | None = None
+        self._grouped: tuple[tuple[str, str], dict[str, list[Record]]] | None = None
+        self._last: Record | None = None
 
     def __enter__(self) -> Snapshot:
         return self
@@ -105,17 +96,25 @@ class Snapshot:
         """All records of a run, oldest first, as `Store.attempts`."""
         if not self._indexed:
             return self.store.attempts(address)
-        return self._place(address.dataset, address.method).attempts(address)
+        found = self._place(address.dataset, address.method).attempts(address)
+        # All of hundreds of thousands would take gigabytes.
+        return [self._slim(record) for record in found]
 
     def by_question(self, dataset: str, method: str) -> dict[str, list[Record]]:
-        """All records of a method on a data set, grouped by what was asked for."""
+        """All records of a method on a data set, grouped by what was asked for.
+
+        They are kept until another place is asked for: ask for one place after the other.
+        """
         where = dataset, method
-        if where not in self._groups:
+        if self._grouped is None or self._grouped[0] != where:
+            if self._grouped is not None and self._grouped[0] in self._places:
+                self._places.pop(self._grouped[0]).save()
             groups: dict[str, list[Record]] = {}
-            for record in self._place(*where):
-                groups.setdefault(record.question, []).append(record)
-            self._groups[where] = groups
-        return self._groups[where]
+            for records in self._place(dataset, method).runs():
+                for record in records:
+                    groups.setdefault(record.question, []).append(record)
+            self._grouped = where, groups
+        return self._grouped[1]
 
     def free(self, address: Address) -> bool:
         """Whether no process can be at a run: there was no claim in its folder."""
@@ -126,17 +125,42 @@ class Snapshot:
         """The records of every run that has any, in the order of the folders' names."""
         for dataset, method in self.store.places():
             place = _Place(self, dataset, method)
-            for key in sorted(place.keys):
-                records = place.attempts(Address(dataset, method, key))
-                if records:
-                    yield records
+            yield from place.runs()
             place.save()
 
-    def whole(self, address: Address, attempt: str) -> Record:
-        """Read a record that is known from the index."""
-        if self._last is None or self._last[0] != address or self._last[1].attempt != attempt:
-            self._last = address, self.store.read(address, attempt)
-        return self._last[1]
+    def whole(self, record: Record) -> Record:
+        """A record with all its parts, read from its file if it is known from the index.
+
+        Raises
+        ------
+        OSError
+            When it cannot be read any more.
+        """
+        if not isinstance(record.result, Unread):
+            return record
+        return self._read(record.address, record.attempt)
+
+    def _read(self, address: Address, attempt: str) -> Record:
+        last = self._last
+        if last is None or last.attempt != attempt or last.address != address:
+            try:
+                self._last = last = self.store.read(address, attempt)
+            except ValueError as error:
+                raise OSError(f"{attempt}.json: {error}") from error
+        return last
+
+    def known(self, brief: dict[str, Any], address: Address, attempt: str) -> Record:
+        """The record of which the index has so much."""
+        read = partial(self._read, address, attempt)
+        unread = {part: Unread(read, part) for part in _UNREAD}
+        unread["result"] = Unread(read, "result", brief.get("result"))
+        return Record.of(brief, address, attempt, unread)
+
+    def _slim(self, record: Record) -> Record:
+        # What stands for a lost attempt has no file.
+        if isinstance(record.result, Unread) or not record.identity:
+            return record
+        return self.known(_brief(record), record.address, record.attempt)
 
     def _place(self, dataset: str, method: str) -> _Place:
         where = dataset, method
@@ -168,9 +192,12 @@ class _Place:
         self._changed = False
         self._young = time.time() - SETTLED
 
-    def __iter__(self) -> Iterator[Record]:
+    def runs(self) -> Iterator[list[Record]]:
+        """The records of every run, in the order of the folders' names."""
         for key in sorted(self.keys):
-            yield from self.attempts(Address(*self._where, key))
+            records = self.attempts(Address(*self._where, key))
+            if records:
+                yield records
 
     def attempts(self, address: Address) -> list[Record]:
         """All records of a run, oldest first."""
@@ -218,10 +245,7 @@ class _Place:
         try:
             if entry is None or entry[0] != stamp:
                 return None
-            file = _File(self._snapshot, address, attempt)
-            unread = {part: Unread(file, part) for part in _UNREAD}
-            unread["result"] = Unread(file, "result", entry[1].get("result"))
-            return Record.of(entry[1], address, attempt, unread)
+            return self._snapshot.known(entry[1], address, attempt)
         except (ValueError, TypeError, LookupError, AttributeError):
             return None
 
@@ -250,6 +274,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _brief(record: Record) -> dict[str, Any]:
     """The parts of a record that the index has, those that are empty left out."""
-    found = {name: getattr(record, name) for name in _PLAIN}
+    found = {name: getattr(record, name) for name in _PLAIN} | {"warnings": list(record.warnings)}
     found["result"] = {name: record.result[name] for name in _OF_RESULT if name in record.result}
     return {name: value for name, value in found.items() if value}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ class _Lookup:
             self.stale += 1
             latest = max(records, key=lambda r: r.attempt).address.key
             mine = [r for r in records if r.address.key == latest]
-        return newest(mine)
+        found = newest(mine)
+        return None if found is None else self._snapshot.whole(found)
 
 
 def collect(plan: Plan, store: Store) -> Results:
@@ -60,31 +61,45 @@ def collect(plan: Plan, store: Store) -> Results:
 def _collected(plan: Plan, store: Store, lookup: _Lookup) -> Results:
     facts = {d.question: read_facts(store.facts_path(d.id, d.question)) for d in plan.datasets}
     evaluators: dict[str, EvaluatorRef] = {}
-    selections: list[SelectionLine] = []
-    scores: list[ScoreLine] = []
-    records: dict[str, Record | None] = {}
-    for select in plan.selections:
-        record = records[select.key] = lookup(select, select.k)
-        problem = _problem(select.dataset, facts)
-        selections.append(_selection(select, select.row, record, problem))
-    for run in plan.evaluations:
-        name = run.evaluator_variant
-        if name not in evaluators:
-            evaluators[name] = EvaluatorRef.of(run.evaluator, run.question.params, plan.evaluators)
-        problem = _problem(run.dataset, facts)
-        line = _score(run, lookup(run), records[run.select.key], problem, store)
-        line["evaluator"] = evaluators[name]
-        scores += [ScoreLine(**line, noise=level) for level in run.levels]
+    selections: dict[str, SelectionLine] = {}
+    scores: dict[str, list[ScoreLine]] = {}
+    # One place after the other, so that the records of one at a time are held.
+    for selects, evaluations in _by_place(plan):
+        records: dict[str, Record | None] = {}
+        for select in selects:
+            record = records[select.key] = lookup(select, select.k)
+            problem = _problem(select.dataset, facts)
+            selections[select.key] = _selection(select, select.row, record, problem)
+        for run in evaluations:
+            name = run.evaluator_variant
+            if name not in evaluators:
+                params = run.question.params
+                evaluators[name] = EvaluatorRef.of(run.evaluator, params, plan.evaluators)
+            problem = _problem(run.dataset, facts)
+            line = _score(run, lookup(run), records[run.select.key], problem, store)
+            line["evaluator"] = evaluators[name]
+            scores[run.key] = [ScoreLine(**line, noise=level) for level in run.levels]
     return Results(
         suite=plan.suite,
         rows=plan.rows,
-        scores=scores,
-        selections=selections,
+        scores=[line for run in plan.evaluations for line in scores[run.key]],
+        selections=[selections[run.key] for run in plan.selections],
         datasets={d.id: _dataset(d, facts[d.question]) for d in plan.datasets},
         source=_own_files(plan),
         evaluators=plan.evaluators,
         stale=lookup.stale,
     )
+
+
+def _by_place(plan: Plan) -> Iterable[tuple[list[SelectRun], list[EvaluateRun]]]:
+    """The runs of a plan whose records lie together."""
+    found: dict[tuple[str, str], tuple[list[SelectRun], list[EvaluateRun]]] = {}
+    for select in plan.selections:
+        place = found.setdefault((select.dataset.id, select.method), ([], []))
+        place[0].append(select)
+    for run in plan.evaluations:
+        found[run.dataset.id, run.select.method][1].append(run)
+    return found.values()
 
 
 def _own_files(plan: Plan) -> str:

@@ -52,6 +52,7 @@ def make_plan(
     evaluators: Evaluators | None = None,
     max_runs: int = MAX_RUNS,
     shard: tuple[int, int] | None = None,
+    said: Callable[[int], None] = lambda count: None,
 ) -> Plan:
     """Plan a suite.
 
@@ -72,6 +73,8 @@ def make_plan(
         A larger grid is an error: it is rarely meant, and takes long to plan.
     shard
         ``(i, n)``: only the runs of shard i of n; evaluations stay with their selection.
+    said
+        Called first, with the most runs that there can be.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def make_plan(
     datasets = [dataset for dataset, _ in found]
     if datasets and all(item.problem for item in datasets):
         raise InputError(datasets[0].problem)
-    _check_size(suite, datasets, max_runs)
+    said(_checked_size(suite, datasets, max_runs))
     evaluators = discover_evaluators() if evaluators is None else evaluators
     _check_tables(suite, datasets, evaluators)
     entrants = [make_entrant(entry, registry, suite) for entry in suite.methods]
@@ -109,7 +112,7 @@ def make_plan(
     )
 
 
-def _check_size(suite: SuiteSpec, datasets: Sequence[Dataset], limit: int) -> None:
+def _checked_size(suite: SuiteSpec, datasets: Sequence[Dataset], limit: int) -> int:
     """Say at once when a grid is too large to be meant."""
     tasks = sum(len(dataset.tasks) for dataset in datasets)
     grid = len(suite.methods) * len(suite.seeds) * len(suite.noise_levels) * tasks
@@ -120,6 +123,7 @@ def _check_size(suite: SuiteSpec, datasets: Sequence[Dataset], limit: int) -> No
             f"{len(suite.methods)} methods x {len(suite.ks)} ks x {len(suite.seeds)} seeds x "
             f"{len(suite.evaluators)} evaluators and more); --max-runs {count} lets it"
         )
+    return count
 
 
 def _check_tables(suite: SuiteSpec, datasets: Sequence[Dataset], evaluators: Evaluators) -> None:

@@ -68,7 +68,7 @@ def catalogue(datasets: int) -> dict[str, Any]:
         f"grid-{index}": {
             "title": f"Grid {index}",
             "reader": "synthetic",
-            "reader_options": {"cells": 300, "genes": 200, "types": [5], "seed": index},
+            "reader_options": {"cells": 300, "genes": 1000, "types": [5], "seed": index},
             "recipe": [{"normalize": {"target_sum": 10000}}, "log1p"],
             "tasks": [{"name": "type_a"}],
         }
