@@ -339,6 +339,8 @@ class Method:
 
     def __post_init__(self) -> None:
         check_declaration("method", self.id, self.params)
+        if self.expression and (self.multitask or not self.supervised):
+            raise ValueError(f"method {self.id}: expression needs supervised, without multitask")
 
     @property
     def doc(self) -> str:

@@ -452,6 +452,9 @@ def test_a_size_is_given_by_those_who_declare_it() -> None:
     for size, said in ((None, "gave no size"), (0, "size of its panel is 0"), (99, "is 99")):
         with pytest.raises(MethodError, match=said):
             check(Selection(ranking, size=size), task, method)
+    for wrong in ({"multitask": True}, {"supervised": False}):
+        with pytest.raises(ValueError, match="expression needs supervised"):
+            replace(method, **wrong)
     plain = discover().get("random")
     with pytest.raises(MethodError, match="gave a size"):
         found = tasks.make_task(plain)
