@@ -3,7 +3,7 @@
 Needs a Slurm that answers (`.ci/slurm start`). Prints one line per step and one of JSON: records
 kept, changed or lost, runs done twice, and how long the last look at all records takes.
 
-    python tests/perf/array_tasks.py --tasks 200 --kills 20
+    python -m tests.perf.array_tasks --tasks 200 --kills 20
 """
 
 from __future__ import annotations
