@@ -39,7 +39,7 @@ class Cluster(Bench):
         return {**super().environment(), "PATH": f"{tools}:{os.environ['PATH']}"}
 
     def submit(self, *args: str) -> Result:
-        found = self.call("submit", *self.own("--k", "4", *args))
+        found = self.call("submit", *self.own("--k", "4", *args), timeout=600)
         assert found.code in (0, 1, 3), found.err
         return found
 

@@ -3,7 +3,7 @@
 Needs a Slurm that answers (`.ci/slurm start`). Prints one line per step and one of JSON: records
 kept, changed or lost, runs done twice, and how long the last look at all records takes.
 
-    python tests/perf/array_tasks.py --tasks 200 --kills 20
+    python -m tests.perf.array_tasks --tasks 200 --kills 20
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def submit(folder: Path, tasks: int) -> str:
     return ",".join(ids)
 
 
-def kill(array: str, count: int, rng: random.Random) -> int:
+def kill(array: str, count: int, share: float, rng: random.Random) -> int:
     """Kill tasks of an array while they run, with all their processes, until it is over."""
     killed: set[str] = set()
     chosen: dict[str, float] = {}
@@ -66,9 +66,9 @@ def kill(array: str, count: int, rng: random.Random) -> int:
             return len(killed)
         for task, state in tasks.items():
             if state == "running" and task not in chosen:
-                # A tenth of them, at a moment within the time that a task takes.
+                # At a moment within the time that a task takes.
                 moment = time.monotonic() + rng.uniform(0.5, 15.0)
-                chosen[task] = moment if rng.random() < 0.1 and len(killed) < count else 1e18
+                chosen[task] = moment if len(killed) < count and rng.random() < share else 1e18
             if state == "running" and time.monotonic() > chosen[task] and task not in killed:
                 target = f"{array}_{task}"
                 subprocess.run(["scancel", "--full", "--signal=KILL", target], check=False)
@@ -83,19 +83,19 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rng = random.Random(options.seed)
+    rng, share = random.Random(options.seed), options.kills / options.tasks
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_h5ad(folder / "own.h5ad")
         # The folds of all seeds, so that no task waits for another to make them.
         call(folder, "preprocess", *grid(options.tasks))
         start = time.monotonic()
-        killed = kill(submit(folder, options.tasks), options.kills, rng)
+        killed = kill(submit(folder, options.tasks), options.kills, 1.5 * share, rng)
         kept = {path: path.read_bytes() for path in folder.glob("results/runs/*/*/*/*.json")}
         ends = Counter(str(record.status) for record in Store(folder / "results"))
         print(f"{options.tasks} tasks, {killed} killed, {time.monotonic() - start:.0f} s: "
               f"{dict(ends)}", flush=True)  # fmt: skip
-        kill(submit(folder, options.tasks), 0, rng)
+        kill(submit(folder, options.tasks), 0, 0.0, rng)
         changed = sum(path.read_bytes() != text for path, text in kept.items())
         done = Counter(r.address for r in Store(folder / "results") if r.status is Status.OK)
         start = time.monotonic()
