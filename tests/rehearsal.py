@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from panelbench.cli import app
+from panelbench.registry import discover
 
 SUITES = ("yoto-visp", "yoto-covid", "yoto-ablation")
 FEW: dict[str, dict[str, Any]] = {
@@ -77,7 +78,7 @@ def write(
     scale
         See `stand_ins`.
     methods, ks, seeds
-        Some methods by id, other panel sizes, other seeds.
+        Some methods by id, of each the first entry; other panel sizes, other seeds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _dump(folder / "datasets.yaml", stand_ins(scale))
@@ -86,7 +87,10 @@ def write(
         suite = yaml.safe_load((shipped / f"{name}.yaml").read_text(encoding="utf-8"))
         suite["title"] = f"Rehearsal: {suite['title']}"
         entries = [_few(entry) for entry in suite["methods"]]
-        suite["methods"] = [x for x in entries if methods is None or x["method"] in methods]
+        if methods is not None:
+            first = {x["method"]: x for x in reversed(entries)}
+            entries = [x for x in entries if x["method"] in methods and x is first[x["method"]]]
+        suite["methods"] = entries
         suite["seeds"] = list(seeds or suite["seeds"])
         if ks is not None:
             suite["ks"] = list(ks)
@@ -107,7 +111,10 @@ def write(
 def _few(entry: str | dict[str, Any]) -> dict[str, Any]:
     found = {"method": entry} if isinstance(entry, str) else dict(entry)
     params = {**found.get("params", {}), **FEW.get(found["method"], {})}
-    return {**found, "params": params} if params else found
+    if params:
+        # Parameters would be part of the name.
+        found = {"label": discover().get(found["method"]).label, **found, "params": params}
+    return found
 
 
 def _dump(path: Path, content: Any) -> None:
