@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from panelbench.records import claims
-from panelbench.records.files import TEMPORARY, replacing, write_atomically
+from panelbench.records.files import TEMPORARY, read_text, replacing, write_atomically
 from panelbench.records.status import Status, status_of
 
 if TYPE_CHECKING:
@@ -237,8 +237,8 @@ class Store:
         OSError, ValueError
             When it cannot be read, or is none.
         """
-        path = f"{self._folder(address)}/{attempt}.json"
-        return Record.from_json(Path(path).read_text(encoding="utf-8"), address, attempt)
+        text = read_text(f"{self._folder(address)}/{attempt}.json")
+        return Record.from_json(text, address, attempt)
 
     def newest(self, address: Address) -> Record | None:
         """The newest ``ok`` record of a run, else the newest one, else None."""

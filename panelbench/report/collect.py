@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,20 +64,22 @@ def _collected(plan: Plan, store: Store, lookup: _Lookup) -> Results:
     evaluators: dict[str, EvaluatorRef] = {}
     selections: dict[str, SelectionLine] = {}
     scores: dict[str, list[ScoreLine]] = {}
+    names = cache(str)
     # One place after the other, so that the records of one at a time are held.
     for selects, evaluations in _by_place(plan):
         records: dict[str, Record | None] = {}
         for select in selects:
             record = records[select.key] = lookup(select, select.k)
             problem = _problem(select.dataset, facts)
-            selections[select.key] = _selection(select, select.row, record, problem)
+            selections[select.key] = _selection(select, select.row, record, problem, names)
         for run in evaluations:
             name = run.evaluator_variant
             if name not in evaluators:
                 params = run.question.params
                 evaluators[name] = EvaluatorRef.of(run.evaluator, params, plan.evaluators)
             problem = _problem(run.dataset, facts)
-            line = _score(run, lookup(run), records[run.select.key], problem, store)
+            select_record = records[run.select.key]
+            line = _score(run, lookup(run), select_record, problem, store, names)
             line["evaluator"] = evaluators[name]
             scores[run.key] = [ScoreLine(**line, noise=level) for level in run.levels]
     return Results(
@@ -117,7 +120,9 @@ def _status(record: Record | None, problem: str) -> tuple[str, str]:
     return ("skipped", problem) if problem else ("missing", "not run yet")
 
 
-def _selection(run: SelectRun, row: Row, record: Record | None, problem: str) -> SelectionLine:
+def _selection(
+    run: SelectRun, row: Row, record: Record | None, problem: str, names: Callable[[str], str]
+) -> SelectionLine:
     status, reason = _status(record, problem)
     line: dict[str, Any] = {
         "dataset": run.dataset.id,
@@ -133,7 +138,8 @@ def _selection(run: SelectRun, row: Row, record: Record | None, problem: str) ->
     if record is not None:
         line |= {
             **_cost(record),
-            "ranking": tuple(record.result.get("ranking", ())),
+            # The same genes are in all rankings of a data set: each name is kept once.
+            "ranking": tuple(map(names, record.result.get("ranking", ()))),
             "info": dict(record.result.get("info") or {}),
             "warnings": record.warnings,
             "source_digest": str(record.identity.get("source", "")),
@@ -146,7 +152,12 @@ def _selection(run: SelectRun, row: Row, record: Record | None, problem: str) ->
 
 
 def _score(
-    run: EvaluateRun, record: Record | None, select: Record | None, problem: str, store: Store
+    run: EvaluateRun,
+    record: Record | None,
+    select: Record | None,
+    problem: str,
+    store: Store,
+    names: Callable[[str], str],
 ) -> dict[str, Any]:
     """Fields of a score's line, less its evaluator and level of noise."""
     status, reason = _status(record, problem)
@@ -169,7 +180,7 @@ def _score(
         line |= {
             **_cost(record),
             "metrics": dict(result.get("metrics") or {}),
-            "classes": tuple(result.get("classes") or ()),
+            "classes": tuple(map(names, result.get("classes") or ())),
             "per_class_f1": dict(result.get("per_class_f1") or {}),
             "confusion": tuple(result.get("confusion") or ()),
             "by_class": dict(result.get("by_class") or {}),
