@@ -21,6 +21,11 @@ _FLAGS = {"make_unique": "--make-unique", "log1p": "--log1p", "lognorm": "--logn
 
 def what(request: Request) -> list[str]:
     """Options that say what to run; `panelbench.cli` reads the same request from them."""
+    return [*data(request), *panels(request)]
+
+
+def data(request: Request) -> list[str]:
+    """Those among them that ``preprocess`` knows."""
     found: list[str] = []
     if request.suite is not None:
         path = Path(request.suite)
@@ -30,11 +35,9 @@ def what(request: Request) -> list[str]:
     for name in _PATHS:
         path = getattr(request, name)
         found += [] if path is None else [f"--{name}", str(path.absolute())]
-    found += _each("--panel", (path.absolute() for path in request.panel))
     # JSON is YAML, in which such values are read.
     found += _each("--set", (f"{name}={json.dumps(v)}" for name, v in request.sets.items()))
     found += _own(request.data_options)
-    found += _constraints(request.constraints)
     if request.max_runs != MAX_RUNS:
         found += ["--max-runs", str(request.max_runs)]
     return found
@@ -48,6 +51,12 @@ def _constraints(given: Any) -> list[str]:
         whole = [Path(v).absolute() if Path(str(v)).is_file() else v for v in values]
         found += _each(option(name), whole)
     return found
+
+
+def panels(request: Request) -> list[str]:
+    """Those that say which panels are given, and what panels keep to."""
+    given = _each("--panel", (path.absolute() for path in request.panel))
+    return given + _constraints(request.constraints)
 
 
 def _own(options: Any) -> list[str]:
@@ -72,5 +81,5 @@ def where(settings: Settings) -> list[str]:
     ]
 
 
-def _each(option: str, values: Iterable[Any]) -> list[str]:
-    return [part for value in values for part in (option, str(value))]
+def _each(flag: str, values: Iterable[Any]) -> list[str]:
+    return [part for value in values for part in (flag, str(value))]

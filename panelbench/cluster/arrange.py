@@ -73,7 +73,9 @@ def jobs_of(
         how = ("--jobs", "1", "--time-limit", f"{need.time:.15g}s",
                "--memory-limit", _size(need.memory))  # fmt: skip
         device = ("--device", settings.device) if settings.device != "auto" else ()
-        return (stage, *asked, *how, *device, *(("--retry", retry) if retry else ()))
+        # ``select`` knows no panels from files; ``evaluate`` takes those that it is to score in.
+        word = "evaluate" if request.panel else stage
+        return (word, *asked, *how, *device, *(("--retry", retry) if retry else ()))
 
     jobs, first = [], ""
     makes = tuple((d.file[:KEY], f"preprocess {d.id}") for d in unprepared)
@@ -82,7 +84,8 @@ def jobs_of(
         (first,) = held
     elif makes:
         first = f"{name}-preprocess"
-        jobs.append(Job(first, ("preprocess", *asked, "--jobs", "1"),
+        data = (*arguments.data(request), *arguments.where(settings))
+        jobs.append(Job(first, ("preprocess", *data, "--jobs", "1"),
                         need_of_stage("preprocess", settings), makes=makes))  # fmt: skip
     runs = arrays(todo, name, command, pack=how.pack, most=how.most, first=first)
     jobs += runs
