@@ -381,7 +381,7 @@ def test_a_paper_is_announced_and_takes_whole_suites(bench: Bench) -> None:
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A paper's run on the smallest stand-ins: its report's folder, and what was said."""
     folder = tmp_path_factory.mktemp("rehearsal")
-    methods = ["seurat", "yoto", "yoto-persist-arch"]
+    methods = ["seurat", "yoto-persist-arch"]
     paper = rehearsal.write(folder, scale=100, methods=methods, ks=[8], seeds=[0])
     asked = ["--paper", str(paper), "--results", "results"]
     asked += ["--datasets", str(folder / "datasets.yaml")]
@@ -397,7 +397,7 @@ def test_a_rehearsal_makes_every_table_and_figure(rehearsed: tuple[Path, str]) -
     for name in labels:
         suffixes = ("md", "tex", "csv") if name.startswith("table") else ("svg", "png")
         for suffix in suffixes:
-            assert (report / f"{name}.{suffix}").stat().st_size > 100, (name, suffix)
+            assert (report / f"{name}.{suffix}").stat().st_size > 50, (name, suffix)
     assert "visp: " not in said, "stand-ins are not downloaded"
     page = (report / "report.html").read_text()
     assert "Missing" not in page and page.count("<h2>") == len(labels) + 1

@@ -80,7 +80,7 @@ def draw_bars(content: BarsContent) -> Figure:
     from matplotlib.figure import Figure
 
     columns = len(content.lines[0][1])
-    height = 1.0 + 0.26 * len(content.labels)
+    height = max(1.9, 1.0 + 0.26 * len(content.labels))
     figure = Figure(
         figsize=(1.6 + 2.3 * columns, height * len(content.lines)), layout="constrained"
     )

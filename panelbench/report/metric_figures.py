@@ -277,7 +277,7 @@ def _dots(content: MetricContent) -> Figure:
 
     columns, labels = content.columns, content.labels
     rows = -(-len(content.panels) // columns)
-    height = 0.9 + 0.26 * len(labels)
+    height = max(1.9, 0.9 + 0.26 * len(labels))
     figure = Figure(figsize=(2.9 * columns + 1.6, height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for ax, panel in zip(axes.flat, content.panels, strict=False):
