@@ -182,6 +182,14 @@ def test_the_index_may_be_deleted(store: Store, monkeypatch: pytest.MonkeyPatch)
     assert len(_opened(store, monkeypatch)) == 4
 
 
+def test_what_a_killed_writer_left_can_be_cleaned(store: Store) -> None:
+    _look(store)
+    (path,) = store.root.glob("index/*/*.json")
+    left = path.with_name(f".{path.name}.0123.tmp")
+    left.touch()
+    assert store.leftovers() == [left]
+
+
 def test_where_it_cannot_be_written_it_is_not(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

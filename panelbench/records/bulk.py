@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def many_objects() -> Iterator[None]:
     """Put off the search for cycles among objects while a block makes hundreds of thousands.
 
-    None of them is garbage, and looking through all of them again and again takes a third of the
-    time of a command.
+    None of them is garbage, and looking through all of them again and again takes up to a third
+    of the time of a command.
     """
     was = gc.isenabled()
     gc.disable()

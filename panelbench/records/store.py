@@ -276,7 +276,7 @@ class Store:
         folders = [path for path in self.runs.glob("*/*/*") if path.is_dir()]
         return sorted(
             [*(p for folder in folders for p in claims.leftovers(folder)),
-             *self.root.glob(f"runs/*/*/*/{TEMPORARY}")]
+             *self.root.glob(f"runs/*/*/*/{TEMPORARY}"), *self.root.glob(f"index/*/{TEMPORARY}")]
         )  # fmt: skip
 
 
