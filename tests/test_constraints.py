@@ -335,12 +335,14 @@ def test_options(tmp_path: Path) -> None:
     (tmp_path / "costs.csv").write_text("gene,cost\ng1,1\ng2,2.5\n")
     found = read_constraints(
         {"include": [tmp_path / "in.txt"], "exclude": [str(tmp_path / "out.csv"), "MT-*"],
-         "class_mean": "0.5:", "detection": ":0.9", "costs": tmp_path / "costs.csv", "budget": 9.0},
+         "class_mean": "0.5:", "detection": ":0.9", "costs": tmp_path / "costs.csv", "budget": 9.0,
+         "marker_auroc": 0.7},
         wanted(markers=2, exclude=["g9"]),
     )  # fmt: skip
     assert found == wanted(
         include=["g1", "g2"], exclude=["g3", "MT-*"], class_mean=[0.5, None],
         detection=[None, 0.9], costs={"g1": 1, "g2": 2.5}, budget=9, markers=2,
+        marker_auroc=0.7,
     )  # fmt: skip
     assert read_constraints({}, None) is None
 

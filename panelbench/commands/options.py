@@ -272,6 +272,14 @@ def constraints(
         int | None,
         _option(_PANELS, "--markers-per-class", min=0, help="Markers of each class, at least."),
     ] = None,
+    marker_auroc: Annotated[
+        float | None,
+        _option(
+            _PANELS,
+            "--marker-auroc",
+            help="A marker tells its class from the rest better than this. Default: 0.8.",
+        ),
+    ] = None,
 ) -> None:
     """Options of commands that choose panels."""
 

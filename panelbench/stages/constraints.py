@@ -242,6 +242,6 @@ def _markers(
         raise ConstraintError(
             f"{wanted.markers} markers of each class are asked for, and among the candidates "
             f"{listed} (AUROC above {wanted.marker_auroc:g}, seen in more than "
-            f"{wanted.marker_detection:.0%} of its cells)"
+            f"{wanted.marker_detection:.0%} of its cells; --marker-auroc asks for less)"
         )
     return marks

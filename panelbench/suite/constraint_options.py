@@ -13,7 +13,7 @@ from panelbench.stages.constraints import Constraints
 from panelbench.suite.panels import read_panel
 
 BOUNDS = ("mean", "class_mean", "detection", "class_detection")
-NAMES = ("include", "exclude", *BOUNDS, "costs", "budget", "markers")
+NAMES = ("include", "exclude", *BOUNDS, "costs", "budget", "markers", "marker_auroc")
 """What can be given."""
 
 
