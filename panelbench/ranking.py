@@ -1,4 +1,4 @@
-"""From scores to a ranking: the rules that score-based methods share, and one common score."""
+"""From scores to a ranking: the rules that score-based methods share, and some common scores."""
 
 from __future__ import annotations
 
@@ -153,3 +153,57 @@ def dispersion_order(expression: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     unscored = np.isnan(scores)
     keys = (-variances, np.where(unscored, 0, -scores), unscored, variances == 0)
     return np.lexsort(keys), scores
+
+
+def class_means(values: Matrix, codes: np.ndarray, n_classes: int) -> np.ndarray:
+    """Mean of each gene in each class; float64, classes x genes, 0 for a class without cells."""
+    from scipy import sparse
+
+    known = np.flatnonzero(codes >= 0)
+    member = sparse.csr_matrix(
+        (np.ones(len(known)), (codes[known], known)), shape=(n_classes, len(codes))
+    )
+    sums = member @ values
+    dense = sums.toarray() if sparse.issparse(sums) else np.asarray(sums)
+    sizes = np.maximum(np.bincount(codes[known], minlength=n_classes), 1)
+    return np.asarray(dense, dtype=np.float64) / sizes[:, None]
+
+
+def auroc(
+    values: Matrix, codes: np.ndarray, n_classes: int, columns: np.ndarray, block: int = 256
+) -> np.ndarray:
+    """How well each gene alone tells each class from all other cells.
+
+    Parameters
+    ----------
+    values
+        Cells x genes; only the order of a gene's values counts.
+    codes
+        Class of each cell; cells with -1 are left out.
+    n_classes
+        Number of classes.
+    columns
+        Genes to look at.
+    block
+        Genes at a time.
+
+    Returns
+    -------
+    float64, classes x columns: the rank-sum statistic over its largest value, 0.5 without cells in
+    or outside a class.
+    """
+    from scipy.stats import rankdata
+
+    known = codes >= 0
+    member = np.eye(n_classes)[codes[known]].T
+    sizes = member.sum(axis=1, keepdims=True)
+    pairs = sizes * (known.sum() - sizes)
+    found = np.full((n_classes, len(columns)), 0.5)
+    rows = values[np.flatnonzero(known)]
+    for start in range(0, len(columns), block):
+        part = rows[:, columns[start : start + block]]
+        dense = part if isinstance(part, np.ndarray) else part.toarray()
+        sums = member @ rankdata(dense, axis=0)
+        wins = sums - sizes * (sizes + 1) / 2
+        found[:, start : start + block] = np.where(pairs > 0, wins / np.maximum(pairs, 1), 0.5)
+    return found

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from panelbench.errors import ConfigError, ConstraintError, InputError
+from panelbench.ranking import auroc, class_means
 from panelbench.report.html import constraint_lines
 from panelbench.schema import parse
+from panelbench.stages.candidates import candidates
 from panelbench.stages.completion import Rules, complete
-from panelbench.stages.constraints import Constraints, auroc, candidates, class_means
+from panelbench.stages.constraints import Constraints
 from panelbench.suite.constraint_options import read_constraints, read_costs
 from tests.tools import Bench
 

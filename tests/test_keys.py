@@ -85,8 +85,8 @@ IDENTITIES = {
     "prep": {"stage", "id", "reader", "reader_options", "recipe", "source", "code", "libraries"},
     "fold": {"stage", "prep", "split", "group", "inputs", "stratify", "code", "libraries"},
     "select": {
-        "stage", "fold", "method", "params", "tasks", "k", "seed", "nested", "noise", "version",
-        "source", "code", "libraries",
+        "stage", "fold", "method", "params", "tasks", "k", "seed", "nested", "noise", "constraints",
+        "version", "source", "code", "libraries",
     },
     "evaluate": {
         "stage", "select", "fold", "evaluator", "params", "task", "k", "seed", "noise", "version",

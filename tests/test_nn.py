@@ -181,9 +181,14 @@ def test_predictors_refuse_other_shapes(id: str) -> None:
     task = tasks.make_task(method)
     predictor = method.select(task, tasks.quick_params(method)).predictor
     assert predictor is not None
-    calls = [partial(predictor.predict_proba, name) for name in task.targets]
+    predict = predictor.predict if method.expression else predictor.predict_proba
+    calls = [partial(predict, name) for name in task.targets]
     calls += [predictor.reconstruct] if method.reconstructs else []  # type: ignore[attr-defined]
     assert calls
+    width = len(predictor.genes)
+    if method.reads == "inputs":
+        assert task.inputs is not None
+        width = task.inputs.shape[1]
     for call in calls:
         with pytest.raises(ValueError, match="expected a matrix of cells x"):
-            call(np.zeros((2, len(predictor.genes) + 1), np.float32))
+            call(np.zeros((2, width + 1), np.float32))

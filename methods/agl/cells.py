@@ -71,7 +71,19 @@ class Scaler:
         return cls(values.mean(axis=0), np.where(spread > 0, spread, np.inf))
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
-        """Standardise; float64."""
+        """Standardise; float64.
+
+        Raises
+        ------
+        ValueError
+            When it is not a matrix of cells x features.
+        """
+        inputs = np.asarray(inputs)
+        if inputs.ndim != 2 or inputs.shape[1] != len(self.mean):
+            raise ValueError(
+                f"expected a matrix of cells x {len(self.mean)} features, found shape "
+                f"{inputs.shape}"
+            )
         return np.asarray((inputs - self.mean) / self.scale)
 
 

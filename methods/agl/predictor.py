@@ -82,12 +82,6 @@ class AglPredictor:
 
     def raw(self, inputs: np.ndarray) -> np.ndarray:
         """Outputs before calibration, float64 of shape (n_cells, n_outputs)."""
-        inputs = np.asarray(inputs)
-        if inputs.ndim != 2 or inputs.shape[1] != len(self.scaler.mean):
-            raise ValueError(
-                f"expected a matrix of cells x {len(self.scaler.mean)} features, found shape "
-                f"{inputs.shape}"
-            )
         values = self.scaler(inputs)
         for weight, bias, gain, shift in self.layers:
             values = values @ weight.T + bias

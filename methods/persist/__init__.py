@@ -189,7 +189,8 @@ def _select(task: Task, params: _Params, loss: Loss, n_outputs: int, lam_init: f
 
     _check(task, params)
     supervised = isinstance(params, Params)
-    preselected = columns(task, tuple(dict.fromkeys((*params.preselected, *task.include))))
+    more = [gene for gene in task.include if gene not in params.preselected]
+    preselected = columns(task, (*params.preselected, *more))
     cells = load(task, supervised=supervised, validate=params.validate)
     problem = Problem(task, cells, loss, n_outputs, params.hidden, preselected)
     with one_thread():

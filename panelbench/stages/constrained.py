@@ -10,8 +10,9 @@ import numpy as np
 from panelbench.errors import ConstraintError, NotApplicable
 from panelbench.method import Method, Selection, Task
 from panelbench.ranking import gene_variances, rank_by_score
+from panelbench.stages.candidates import Candidates, candidates
 from panelbench.stages.completion import Rules, complete
-from panelbench.stages.constraints import Candidates, Constraints, candidates
+from panelbench.stages.constraints import Constraints
 from panelbench.stages.prepared import facts
 from panelbench.stages.task import Labels, expression, target
 

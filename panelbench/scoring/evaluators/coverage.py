@@ -11,7 +11,8 @@ from annotated_types import Ge, Lt
 
 from panelbench.errors import NotApplicable
 from panelbench.evaluator import Evaluation, Metric, Scores, evaluator
-from panelbench.scoring.markers import auroc, class_means, pair_auroc
+from panelbench.ranking import auroc, class_means
+from panelbench.scoring.markers import pair_auroc
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from annotated_types import Gt, Le
 
 from panelbench.errors import NotApplicable
 from panelbench.evaluator import Evaluation, Metric, Scores, evaluator
-from panelbench.scoring.markers import class_means
+from panelbench.ranking import class_means
 
 
 @dataclass(frozen=True)
