@@ -151,7 +151,7 @@ def record_of(run: Any, ranking: list[str], environment: Any, rng: random.Random
             "genes": GENES, "device": "cpu",
         }  # fmt: skip
     else:
-        panel = panel_of(ranking, run.k)
+        panel = panel_of({"ranking": ranking}, run.k)
         result = {
             "metrics": {metric.id: rng.random() for metric in run.declared.metrics},
             "classes": CLASSES,
