@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.tools import Bench, real_data, write_h5ad
 
 if TYPE_CHECKING:
     from panelbench.suite.runs import Plan
     from tests.lab import Lab
+
+# A busy machine is no failure: nothing is timed in tests.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session", autouse=True)
