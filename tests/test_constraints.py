@@ -292,6 +292,23 @@ def test_costs_and_markers_are_in_the_record(lab: Any) -> None:
     assert {gene for genes in told["markers"].values() for gene in genes} <= panel
 
 
+def test_scaled_cells_are_judged_by_what_was_scaled(lab: Any) -> None:
+    """Scaled values have no zero for a gene that is not seen."""
+    from panelbench.registry import discover
+    from panelbench.stages.constrained import constrain
+    from panelbench.stages.task import expression
+
+    cells, _ = lab.tools().training_cells("fold", 1)
+    bound = wanted(detection=[0.5, None])
+    usual = constrain(cells, bound, discover().get("random"), 3).found.allowed
+    scaled = cells.copy()
+    scaled.layers["lognorm"] = cells.layers.get("lognorm", cells.X)
+    scaled.X = np.asarray(expression(cells, "lognorm").todense()) + 1.0
+    scaled.uns["x"] = "scaled"
+    found = constrain(scaled, bound, discover().get("random"), 3).found.allowed
+    assert not usual.all() and (found == usual).all()
+
+
 def test_too_few_candidates_say_by_how_much(lab: Any) -> None:
     with pytest.raises(ConstraintError, match=r"2 of 40 genes are candidates, 1 fewer than k = 3"):
         _select(lab, exclude=["g[2-9]*", "g1[0-9]"])

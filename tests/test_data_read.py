@@ -397,6 +397,22 @@ def test_damaged_mat(tmp_path: Path) -> None:
         read(mat_spec(), files)
 
 
+def test_too_little_memory_is_no_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("scipy.io.loadmat", full)
+    with pytest.raises(MemoryError):
+        read(mat_spec(), mat_files(tmp_path))
+    from panelbench.data.readers import geo_10x_tar
+
+    monkeypatch.setattr("scanpy.read_10x_h5", full)
+    with pytest.raises(MemoryError):
+        geo_10x_tar._joined(tmp_path / "a.h5", pd.DataFrame(), "a.h5", ())
+
+
 def test_bundled_counts_are_recovered_exactly(tmp_path: Path) -> None:
     genes = rng.poisson(rng.gamma(1.0, 5.0, size=(40, 1)), size=(40, 12)) + np.eye(40, 12)
     total = genes.sum(axis=1) + rng.integers(500, 9000, size=40)

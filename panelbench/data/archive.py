@@ -20,6 +20,7 @@ from typing import IO
 
 from panelbench.errors import DataError
 
+# zipfile says NotImplementedError of a compression, or an encryption, that it does not know.
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError,
             NotImplementedError)  # fmt: skip
 _SMALL = 2**30

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.errors import ConstraintError, NotApplicable
-from panelbench.method import Method, Selection, Task
+from panelbench.method import Method, Needs, Selection, Task
 from panelbench.ranking import gene_variances, rank_by_score
 from panelbench.stages.candidates import Candidates, candidates
 from panelbench.stages.completion import Rules, complete
@@ -84,6 +84,10 @@ class Constrained:
         return told
 
 
+_VALUES: tuple[Needs, ...] = ("lognorm", "counts", "binary")
+"""Representations in which 0 is a gene that is not seen, the best for comparing cells first."""
+
+
 def constrain(cells: AnnData, wanted: Constraints, method: Method, k: int) -> Constrained:
     """Leave training cells with the genes that a method may choose among.
 
@@ -106,10 +110,10 @@ def constrain(cells: AnnData, wanted: Constraints, method: Method, k: int) -> Co
     if method.expression or method.sizes_itself or not method.cut:
         raise NotApplicable("makes no panel of a size that is asked for: constraints say nothing")
     codes, classes = _classes(cells, wanted)
-    counts = expression(cells, "counts") if "counts" in cells.layers else None
-    needs = "lognorm" if cells.uns["x"] == "lognorm" or "lognorm" in cells.layers else "prepared"
-    values = counts if cells.uns["x"] == "scaled" and needs == "prepared" else None
-    values = expression(cells, needs) if values is None else values  # type: ignore[arg-type]
+    there = {cells.uns["x"], *cells.layers}
+    counts = expression(cells, "counts") if wanted.by_mean and "counts" in there else None
+    # Scaled values have no zero; what was scaled lies beside them.
+    values = expression(cells, next((needs for needs in _VALUES if needs in there), "prepared"))
     found = candidates(wanted, list(cells.var_names), values, codes, classes, counts)
     left = int(found.allowed.sum())
     if left < k:
@@ -118,7 +122,8 @@ def constrain(cells: AnnData, wanted: Constraints, method: Method, k: int) -> Co
             f"{left} of {cells.n_vars} genes are candidates, {k - left} fewer than k = {k}; left "
             f"out by {why or 'nothing'}"
         )
-    return Constrained(cells[:, found.allowed].copy(), wanted, found)
+    kept = cells if found.allowed.all() else cells[:, found.allowed].copy()
+    return Constrained(kept, wanted, found)
 
 
 def _classes(cells: AnnData, wanted: Constraints) -> tuple[np.ndarray | None, tuple[str, ...]]:

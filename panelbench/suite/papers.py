@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field, model_validator
 
-from panelbench.errors import UnknownName
-from panelbench.schema import Model, Name, parse, read_yaml
+from panelbench.schema import Model, Name
+from panelbench.suite import named
 
 
 class PaperItem(Model):
@@ -70,29 +68,17 @@ class PaperSpec(Model):
         return self
 
 
+_SHIPPED = "panelbench.suite.shipped.papers"
+
+
 def paper_names() -> list[str]:
     """Names of the papers that ship with panelbench."""
-    files = resources.files("panelbench.suite.shipped.papers").iterdir()
-    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+    return named.names(_SHIPPED)
 
 
 def load_paper(name: str) -> PaperSpec:
-    """Load a paper by name, or from a YAML file.
-
-    Raises
-    ------
-    UnknownName
-        With the near matches.
-    ConfigError
-        When the file does not validate.
-    """
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        if name not in paper_names():
-            raise UnknownName("paper", name, paper_names(), "--paper (or give a YAML file)")
-        shipped = resources.files("panelbench.suite.shipped.papers") / f"{name}.yaml"
-        return parse(PaperSpec, yaml.safe_load(shipped.read_text("utf-8")), f"paper {name}")
-    return parse(PaperSpec, read_yaml(path), name)
+    """Load a paper by name, or from a YAML file; see `named.load`."""
+    return named.load(PaperSpec, "paper", name, _SHIPPED)
 
 
 def suite_of(paper: str, suite: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import yaml
 from panelbench.data.catalogue import load_catalogues, own_data
 from panelbench.data.specs import DatasetSpec
 from panelbench.errors import ConfigError, UnknownName
-from panelbench.schema import load_yaml, parse, read_yaml
+from panelbench.schema import load_yaml, parse
+from panelbench.suite import named
 from panelbench.suite.constraint_options import read_constraints
 from panelbench.suite.panels import read_panel
 from panelbench.suite.plan import MAX_RUNS
@@ -204,29 +204,17 @@ def _narrowed(
     return found
 
 
+_SHIPPED = "panelbench.suite.shipped"
+
+
 def suite_names() -> list[str]:
     """Names of the suites that ship with panelbench."""
-    files = resources.files("panelbench.suite.shipped").iterdir()
-    return sorted(f.name.removesuffix(".yaml") for f in files if f.name.endswith(".yaml"))
+    return named.names(_SHIPPED)
 
 
 def load_suite(name: str) -> SuiteSpec:
-    """Load a suite by name, or from a YAML file.
-
-    Raises
-    ------
-    UnknownName
-        With the near matches.
-    ConfigError
-        When the file does not validate.
-    """
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        return parse(SuiteSpec, read_yaml(path), name)
-    if name not in suite_names():
-        raise UnknownName("suite", name, suite_names(), "--suite (or give a YAML file)")
-    shipped = resources.files("panelbench.suite.shipped") / f"{name}.yaml"
-    return parse(SuiteSpec, yaml.safe_load(shipped.read_text(encoding="utf-8")), f"suite {name}")
+    """Load a suite by name, or from a YAML file; see `named.load`."""
+    return named.load(SuiteSpec, "suite", name, _SHIPPED)
 
 
 def parse_sets(items: Sequence[str]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from yoto_data import SETS, SINGLE, Split, load
 
+from panelbench.errors import PanelbenchError
 from panelbench.method import Task, frozen_mapping
 
 CLASSICAL = (
@@ -136,7 +137,7 @@ def runs(args: argparse.Namespace, done: set[str]) -> Iterator[dict[str, Any]]:
                 if args.classical and what:
                     try:
                         found = classical_runs(load(args.data, name, seed), variant, args.k, seed)
-                    except Exception as error:
+                    except PanelbenchError as error:  # does not suit these data, and says so
                         print(f"{variant} on {name}: {error}", flush=True)
                         continue
                     for item in what:

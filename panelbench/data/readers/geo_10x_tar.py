@@ -94,6 +94,8 @@ def _joined(path: Path, rows: pd.DataFrame, where: str, known: Any) -> tuple[Ann
 
     try:
         cells = sc.read_10x_h5(path)
+    except MemoryError:
+        raise
     except Exception as error:  # h5py and scanpy raise many kinds for a damaged file
         raise DataError(f"{where}: not a readable 10x matrix ({error})") from error
     cells.var["symbol"] = cells.var_names

@@ -49,6 +49,8 @@ def read(
             variables = loadmat(path)
         except FileNotFoundError:
             raise DataError(f"{path}: no such file") from None
+        except MemoryError:
+            raise
         except Exception as error:  # scipy raises many kinds for a damaged file
             raise DataError(f"{path}: not a readable .mat file ({error}); get it again") from error
         found.update({k: v for k, v in variables.items() if not k.startswith("__")})
