@@ -184,7 +184,8 @@ def perform(
         runs += plan.evaluations if "evaluate" in wanted else ()
         with executor.states.one_look(len(runs)) as states:
             done.states = [(run, states.of(run)) for run in runs]
-        done.unreadable = executor.store.unreadable
+        problems = executor.store.packs.look().problems
+        done.unreadable = {**executor.store.unreadable, **problems}
     if stages and stages[-1] == "evaluate" and any(s.status == "done" for _, s in done.states):
         done.results = collect(plan, executor.states.store)
     if "report" in wanted and shard is None and not keys:

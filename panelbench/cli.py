@@ -296,6 +296,20 @@ def _clean(values: dict[str, Any]) -> int:
     )
 
 
+@_command("pack", "Pack finished records into one file per suite.", options.pack, options.place)
+def _pack(values: dict[str, Any]) -> int:
+    from panelbench.commands import pack
+
+    return pack.pack(values["suite"], _settings(values))
+
+
+@_command("unpack", "Put packed records back, byte for byte.", options.pack, options.place)
+def _unpack(values: dict[str, Any]) -> int:
+    from panelbench.commands import pack
+
+    return pack.unpack(values["suite"], _settings(values))
+
+
 @_command("test-method", "Try the contract on a method of your own.", options.contract)
 def _test_method(values: dict[str, Any]) -> int:
     from panelbench.commands import contract

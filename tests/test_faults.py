@@ -303,21 +303,8 @@ def test_a_scratch_folder_that_goes_disturbs_nobody_else(bench: Bench) -> None:
     assert {record.status for record in bench.read()} == {Status.OK}
 
 
-PREDICTOR = """
-class Constant:
-    def __init__(self, genes, n): self.genes, self.n = genes, n
-    def predict_proba(self, task, X): return np.full((len(X), self.n), 1 / self.n)
-    def save(self): return {"n": np.array([self.n]), "fill": np.zeros(5000)}, {"g": self.genes}
-    @classmethod
-    def load(cls, arrays, facts): return cls(facts["g"], int(arrays["n"][0]))
-"""
-
-
 def test_a_predictor_that_is_cut_short_is_the_fault_of_the_machine(bench: Bench) -> None:
-    body = "genes = task.genes.tolist()\nreturn Selection(genes, predictor=Constant(genes[:4], 3))"
-    declared = "nested=True, supervised=True, predictor=Constant"
-    path = bench.add_method("predicts", body, declared)
-    path.write_text(path.read_text().replace("@method(", PREDICTOR + "\n@method(", 1))
+    bench.add_predictor("predicts")
     call = bench.own("--method", "predicts", "--method", "random", "--k", "4")
     assert bench.call("select", *call).code == 0
     (arrays,) = bench.results.glob("runs/*/predicts/*/*.npz")

@@ -85,6 +85,16 @@ def method_source(id: str, body: str, declared: str = "nested=True") -> str:
 IN_ORDER = "return Selection(ranking=task.genes.tolist())"
 
 
+PREDICTOR = """
+class Constant:
+    def __init__(self, genes, n): self.genes, self.n = genes, n
+    def predict_proba(self, task, X): return np.full((len(X), self.n), 1 / self.n)
+    def save(self): return {"n": np.array([self.n]), "fill": np.zeros(5000)}, {"g": self.genes}
+    @classmethod
+    def load(cls, arrays, facts): return cls(facts["g"], int(arrays["n"][0]))
+"""
+
+
 @dataclass
 class Result:
     """What a command left."""
@@ -112,6 +122,15 @@ class Bench:
         """Write a method module."""
         path = self.methods / f"{id.replace('-', '_')}.py"
         path.write_text(method_source(id, body, declared))
+        return path
+
+    def add_predictor(self, id: str) -> Path:
+        """Write a method whose predictor says the same of each cell."""
+        body = (
+            "genes = task.genes.tolist()\nreturn Selection(genes, predictor=Constant(genes[:4], 3))"
+        )
+        path = self.add_method(id, body, "nested=True, supervised=True, predictor=Constant")
+        path.write_text(path.read_text().replace("@method(", PREDICTOR + "\n@method(", 1))
         return path
 
     def command(self, *args: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from panelbench.errors import ConfigError, UnknownName
 from panelbench.records.cache import FOLDER
-from panelbench.records.status import RECORDED
+from panelbench.records.status import RECORDED, Status
 from panelbench.records.store import Store
 from panelbench.running.settings import Settings
 
@@ -72,6 +72,11 @@ def _clean_runs(
     if not chosen:
         print("no such records")
         return 0
+    packed = [r for r in chosen if r.status is not Status.LOST and not store.path(r).exists()]
+    if packed:
+        raise ConfigError(
+            f"{len(packed)} of these records are packed: `panelbench unpack`, then clean"
+        )
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError(f"{len(chosen)} records would be deleted; say so with --yes")

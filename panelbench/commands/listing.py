@@ -13,6 +13,7 @@ from panelbench.commands.output import (
     print_rows,
     short_path,
 )
+from panelbench.commands.pack import say_damaged
 from panelbench.commands.queue import with_queue
 from panelbench.errors import InputError, UnknownName
 from panelbench.records.bulk import many_objects
@@ -158,8 +159,11 @@ def _suites() -> list[dict[str, Any]]:
 
 
 def _runs(settings: Settings) -> list[dict[str, Any]]:
+    store = Store(settings.results)
     with many_objects():
-        return [_run(records) for records in Snapshot(Store(settings.results)).runs()]
+        lines = [_run(records) for records in Snapshot(store).runs()]
+    say_damaged(store)
+    return lines
 
 
 def _run(records: Sequence[Record]) -> dict[str, Any]:
@@ -192,6 +196,7 @@ def run(key: str, settings: Settings, output: str) -> int:
     store = Store(settings.results)
     found = [(a, records) for a in store.addresses(key) if (records := store.attempts(a))]
     if len(found) != 1:
+        say_damaged(store)
         many = f"{len(found)} runs have" if found else "no run has"
         raise InputError(f"{many} a key that begins with {key!r}; `panelbench list runs` has keys")
     ((address, records),) = found

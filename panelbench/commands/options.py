@@ -325,6 +325,15 @@ def clean(
     """Options of clean."""
 
 
+def pack(
+    suite: Annotated[
+        str | None,
+        typer.Option("--suite", help="Only records of this suite. Default: all there are."),
+    ] = None,
+) -> None:
+    """Options of pack and unpack."""
+
+
 def contract(
     file: Annotated[
         Path, typer.Argument(help="The module: a .py file, a package, or a folder of modules.")

@@ -51,15 +51,18 @@ class Claims:
     def take(self, folder: Path, attempt: str) -> bool:
         """Claim the run of a folder for an attempt; False when another process is at it."""
         path = folder / CLAIM
-        folder.mkdir(parents=True, exist_ok=True)
         me = Holder(socket.gethostname(), os.getpid(), _born(os.getpid()), attempt)
-        for _ in range(2):
+        for _ in range(4):
             try:
+                folder.mkdir(parents=True, exist_ok=True)
                 handle = path.open("x", encoding="utf-8")
             except FileExistsError:
                 if holder(folder) is not None:
                     return False
                 _give_up(path)
+                continue
+            except FileNotFoundError:
+                # What was packed has left the folder empty, and it was removed at this moment.
                 continue
             try:
                 with handle:
@@ -73,6 +76,12 @@ class Claims:
             self._renew()
             return True
         return False
+
+    def holds(self, folder: Path) -> bool:
+        """Whether a claim is still this process's: after a long sleep it may not be."""
+        with self._lock:
+            mine = self._held.get(folder / CLAIM)
+        return mine is not None and _read(folder / CLAIM) == mine
 
     def release(self, folder: Path) -> None:
         """Give a claim back."""

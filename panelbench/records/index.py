@@ -10,7 +10,6 @@ index is never trusted over the records. It may be deleted at any time; where it
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -20,7 +19,7 @@ from typing import Any
 
 from panelbench.records import claims
 from panelbench.records.files import write_atomically
-from panelbench.records.store import Address, Record, Store, assembled, names_in
+from panelbench.records.store import Address, Record, Store, assembled
 
 FOLDER = "index"
 """Folder of the index below the results folder."""
@@ -183,9 +182,8 @@ class _Place:
     def __init__(self, snapshot: Snapshot, dataset: str, method: str) -> None:
         self._snapshot, self._store = snapshot, snapshot.store
         self._where = dataset, method
-        self._folder = f"{self._store.runs}/{dataset}/{method}"
         self._path = self._store.root / FOLDER / dataset / f"{method}.json"
-        self.keys = set(names_in(self._folder))
+        self.keys = self._store.keys(dataset, method)
         self.claimed = set(self.keys)
         self._known = _read(self._path)
         self._seen: dict[str, dict[str, _Entry]] = {}
@@ -204,11 +202,7 @@ class _Place:
         key = address.key
         if key not in self.keys:
             return []
-        try:
-            with os.scandir(f"{self._folder}/{key}") as found:
-                files = {entry.name: entry for entry in found}
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        files = self._store.files(address)
         if claims.CLAIM not in files:
             self.claimed.discard(key)
         known = self._known.get(key)
@@ -220,7 +214,8 @@ class _Place:
             try:
                 stat = files[name].stat()
             except OSError:
-                return None
+                # It is gone, or was packed at this moment.
+                return self._store.attempt(address, attempt)
             stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
             entry = known.get(name)
             record = self._indexed(entry, stamp, address, attempt)

@@ -2,7 +2,8 @@
 
 ``<results>/runs/<dataset>/<method>/<key>/<attempt>.json`` is a record; ``<attempt>.npz`` beside
 it holds the arrays of a predictor and is written first. What a record belongs to is where it
-lies, never what it says. While a run goes on, its folder has a claim (see `claims`).
+lies, never what it says. While a run goes on, its folder has a claim (see `claims`). Both files
+may have been packed into an archive instead (see `packs`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from panelbench.records import claims
+from panelbench.records import claims, packs
 from panelbench.records.files import TEMPORARY, read_text, replacing, write_atomically
 from panelbench.records.status import Status, status_of
 
@@ -179,6 +180,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.runs = root / "runs"
+        self.packs = packs.of(root)
         self.unreadable: dict[Path, str] = {}
 
     def folder(self, address: Address) -> Path:
@@ -188,6 +190,10 @@ class Store:
     def _folder(self, address: Address) -> str:
         # Joining paths one by one takes longer than to read a record.
         return f"{self.runs}/{address.dataset}/{address.method}/{address.key}"
+
+    def path(self, record: Record) -> Path:
+        """File of a record, unless it is packed."""
+        return Path(f"{self._folder(record.address)}/{record.attempt}.json")
 
     def facts_path(self, dataset: str, question: str) -> Path:
         """What preprocessing found out about a data set, as JSON."""
@@ -216,8 +222,20 @@ class Store:
 
     def attempts(self, address: Address) -> list[Record]:
         """All records of a run, oldest first; lost attempts are among them."""
-        names = names_in(self._folder(address))
+        names = self.files(address)
         return assembled(self.folder, address, names, lambda name: self.attempt(address, name))
+
+    def files(self, address: Address) -> dict[str, os.DirEntry[str] | packs.Member]:
+        """The files of a run by name, by themselves or packed; each has a ``stat``."""
+        # Whoever packs removes a file when its archive is there, and the other way round: what was
+        # known before and is seen after the look at the folder has all.
+        where = address.dataset, address.method, address.key
+        before = self.packs.contents
+        loose = _entries(self._folder(address))
+        after = self.packs.look()
+        if not before.archives and not after.archives:
+            return dict(loose)
+        return {**before.files(*where), **after.files(*where), **loose}
 
     def attempt(self, address: Address, attempt: str) -> Record | None:
         """One record; None when it is not there, or is none (which is noted in `unreadable`)."""
@@ -237,7 +255,12 @@ class Store:
         OSError, ValueError
             When it cannot be read, or is none.
         """
-        text = read_text(f"{self._folder(address)}/{attempt}.json")
+        path = f"{self._folder(address)}/{attempt}.json"
+        try:
+            text = read_text(path)
+        except FileNotFoundError:
+            with packs.opened(path) as handle:
+                text = handle.read().decode("utf-8")
         return Record.from_json(text, address, attempt)
 
     def newest(self, address: Address) -> Record | None:
@@ -245,24 +268,33 @@ class Store:
         return newest(self.attempts(address))
 
     def arrays_path(self, record: Record) -> Path:
-        """File of a record's arrays, which it may not have."""
+        """File of a record's arrays, which it may not have, or not by itself: `packs.opened`."""
         return Path(f"{self._folder(record.address)}/{record.attempt}.npz")
 
     def arrays(self, record: Record) -> dict[str, np.ndarray]:
         """Arrays of a record: of a predictor, or for pictures."""
         import numpy as np
 
-        with np.load(self.arrays_path(record), allow_pickle=False) as stored:
+        with (
+            packs.opened(self.arrays_path(record)) as handle,
+            np.load(handle, allow_pickle=False) as stored,
+        ):
             return {name: stored[name] for name in stored.files}
 
     def places(self) -> list[tuple[str, str]]:
         """Data sets and methods that have records, in the order of their names."""
-        return sorted((path.parent.name, path.name) for path in self.runs.glob("*/*"))
+        loose = {(path.parent.name, path.name) for path in self.runs.glob("*/*")}
+        return sorted(loose | self.packs.look().places())
+
+    def keys(self, dataset: str, method: str) -> set[str]:
+        """Runs of a method on a data set, begun or packed."""
+        loose = set(_entries(f"{self.runs}/{dataset}/{method}"))
+        return loose | self.packs.look().keys(dataset, method)
 
     def addresses(self, start: str = "") -> Iterator[Address]:
         """Yield the place of every run whose key begins so, in the order of the folders' names."""
         for dataset, method in self.places():
-            for key in sorted(names_in(self.runs / dataset / method)):
+            for key in sorted(self.keys(dataset, method)):
                 if key.startswith(start):
                     yield Address(dataset, method, key)
 
@@ -274,19 +306,20 @@ class Store:
     def leftovers(self) -> list[Path]:
         """What killed processes left: temporary files, stale claims, traces of lost attempts."""
         folders = [path for path in self.runs.glob("*/*/*") if path.is_dir()]
+        places = (f"runs/*/*/*/{TEMPORARY}", f"index/*/{TEMPORARY}", f"packs/{TEMPORARY}")
         return sorted(
-            [*(p for folder in folders for p in claims.leftovers(folder)),
-             *self.root.glob(f"runs/*/*/*/{TEMPORARY}"), *self.root.glob(f"index/*/{TEMPORARY}")]
+            [*(p for folder in (*folders, self.packs.folder) for p in claims.leftovers(folder)),
+             *(path for place in places for path in self.root.glob(place))]
         )  # fmt: skip
 
 
-def names_in(folder: str | Path) -> list[str]:
-    """Names in a folder; none where there is no such folder."""
+def _entries(folder: str) -> dict[str, os.DirEntry[str]]:
+    """What is in a folder by name; nothing where there is no such folder."""
     try:
         with os.scandir(folder) as found:
-            return [entry.name for entry in found]
+            return {entry.name: entry for entry in found}
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return {}
 
 
 def assembled(

@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from panelbench.records.packs import opened
 from panelbench.report import choice
 from panelbench.report.class_palette import Palette, dot_size
 from panelbench.report.figures import COLOURS, GREY, blank, headline, legend
@@ -167,7 +168,7 @@ def _picture(
 def _read(path: str) -> dict[str, np.ndarray]:
     """Arrays of a file; none when it cannot be read, as where only records were copied."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with opened(path) as handle, np.load(handle, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (OSError, EOFError, ValueError, BadZipFile):
         return {}

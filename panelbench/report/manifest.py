@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel
 
+from panelbench.records import packs
 from panelbench.records.files import write_atomically
 from panelbench.records.keys import file_sha256, library_versions
 from panelbench.report.results import Results
@@ -151,21 +152,13 @@ def origin_of(results: Results, reference: Path | None) -> str:
             "maker": maker(),
             "suite": results.suite,
             "rows": results.rows,
-            "scores": sorted(digest_of([line, _size(line.arrays)]) for line in results.scores),
+            "scores": sorted(digest_of([line, packs.size(line.arrays)]) for line in results.scores),
             "selections": sorted(map(digest_of, results.selections)),
             "datasets": results.datasets,
             "stale": results.stale,
             "published": {path.name: file_sha256(path) for path in numbers},
         }
     )
-
-
-def _size(path: str) -> int | None:
-    """Size of a file of arrays, which is written once or is missing."""
-    try:
-        return Path(path).stat().st_size if path else None
-    except OSError:
-        return None
 
 
 @cache
