@@ -288,6 +288,7 @@ def run(
     methods_dir: str | Path | Iterable[str | Path] = (),
     evaluators_dir: str | Path | Iterable[str | Path] = (),
     jobs: int | None = None,
+    together: int | None = None,
     device: str = "auto",
     retry: Iterable[str] = (),
     shard: tuple[int, int] | None = None,
@@ -310,7 +311,7 @@ def run(
         Folders searched for files before they are downloaded.
     methods_dir, evaluators_dir
         Folders with methods and evaluators of one's own.
-    jobs, device, retry, shard, time_limit, memory_limit
+    jobs, together, device, retry, shard, time_limit, memory_limit
         As on the command line; seconds and bytes.
     quiet
         No progress.
@@ -340,6 +341,7 @@ def run(
         methods_dir,
         evaluators_dir,
         jobs=jobs,
+        together=together,
         device=device,
         retry=frozenset(retry),
         time_limit=time_limit,

@@ -132,6 +132,7 @@ def _settings(values: dict[str, Any]) -> Settings:
         methods_dirs=tuple(path.absolute() for path in values["methods_dir"] or ()),
         evaluators_dirs=tuple(path.absolute() for path in values["evaluators_dir"] or ()),
         jobs=values.get("jobs"),
+        together=values.get("together"),
         device=values.get("device", "auto"),
         retry=parse_retry(values.get("retry")),
         time_limit=None if time is None else seconds(time, "--time-limit"),

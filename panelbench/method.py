@@ -118,8 +118,7 @@ class Task:
         Genes that the panel must hold, all among `genes` and fewer than `k`. A method that can
         build on them does; the others need not care.
     validation
-        Bool of shape (n_cells,): cells meant for early stopping, when the split has such; they
-        are not test cells. None when there are none.
+        Bool of shape (n_cells,): cells for early stopping, none a test cell. None without any.
     n_jobs
         Threads or processes the method may use.
     device
@@ -172,7 +171,7 @@ class Task:
         return np.asarray(self.X.toarray(), dtype=np.float32)
 
     def rng(self, purpose: str) -> np.random.Generator:
-        """Return a generator for one purpose, independent of those for other purposes."""
+        """Return a generator for one purpose, independent of others."""
         return np.random.default_rng(np.random.SeedSequence(self._entropy(purpose)))
 
     def int_seed(self, purpose: str) -> int:
@@ -277,13 +276,11 @@ class Method:
     predictor
         Class of the predictor it may return, or None.
     modes
-        Ways to read the predictor, each a row of its own in tables; the first is how it predicts
-        as returned. Empty when there is only one.
+        Ways to read the predictor, each a row in tables, the first as returned; empty if one.
     reconstructs
         The predictor also reconstructs the expression of all genes from those it reads.
     sparse_selection, end_to_end
-        Columns of the YOTO paper's Table 1: the selection is exactly sparse; selection and
-        prediction are trained together.
+        Columns of the YOTO paper's Table 1: exactly sparse; selection and prediction in one.
     nested
         One ranking serves every k: its first k genes do not depend on the k asked for.
     cut
@@ -304,6 +301,11 @@ class Method:
         Distributions whose versions can change the result; absent ones make a run skipped.
     helpers
         Modules outside the method's own whose source belongs to the method.
+    together
+        ``(tasks, params) -> selections``: answers several runs on one data set at once (other
+        seeds, cells, tasks, k), each as it is answered alone, on a CPU to the last bit.
+    differ
+        Parameters that may differ between them.
     cite, doi
         Paper, as "Authors Year", and its DOI if it has one (``10.1038/nbt.3192``).
     """
@@ -334,6 +336,8 @@ class Method:
     version: int = 1
     libraries: tuple[str, ...] = ()
     helpers: tuple[str, ...] = ()
+    together: Callable[[Sequence[Task], Sequence[Any]], Sequence[Selection]] | None = None
+    differ: tuple[str, ...] = ()
     cite: str = ""
     doi: str = ""
 
@@ -341,6 +345,8 @@ class Method:
         check_declaration("method", self.id, self.params)
         if self.expression and (self.multitask or not self.supervised):
             raise ValueError(f"method {self.id}: expression needs supervised, without multitask")
+        if not {*self.differ} <= ({f.name for f in dataclass_fields(self.params)}):
+            raise ValueError(f"method {self.id}: differ={self.differ} are not all parameters")
 
     @property
     def doc(self) -> str:

@@ -220,6 +220,29 @@ def _trained(task: Task, kind: type[Forgetful]) -> Selection:
     return Selection(found.ranking, predictor=kind(task.genes[:1].tolist(), 1.0))
 
 
+def each_alone(tasks: Any, params: Any) -> list[Selection]:
+    """Answer several runs as if each were alone."""
+    return [telling(*pair) for pair in zip(tasks, params, strict=True)]
+
+
+def all_alike(tasks: Any, params: Any) -> list[Selection]:
+    """Answer the first run, and give its answer to all."""
+    return [telling(tasks[0], params[0])] * len(tasks)
+
+
+def one_answer(tasks: Any, params: Any) -> list[Selection]:
+    """Answer the first of several runs only."""
+    return [telling(tasks[0], params[0])]
+
+
+def weighed(tasks: Any, params: Any) -> list[Selection]:
+    """Rank as alone, and return predictors that know how many runs there are."""
+    return [
+        replace(found, predictor=Faithful(found.predictor.genes, float(len(tasks))))
+        for found in each_alone(tasks, params)
+    ]
+
+
 class Averages:
     """Predicts constants, from no genes."""
 

@@ -63,6 +63,7 @@ def test_contract(id: str, rule: str) -> None:
 
 
 LABELS = {"supervised": True}
+TOGETHER = {**LABELS, "predictor": bad.Faithful}
 OUTPUTS = {
     **LABELS, "expression": True, "reads": "inputs", "sizes_itself": True,
     "predictor": bad.Averages,
@@ -70,6 +71,22 @@ OUTPUTS = {
 BREAKS: list[tuple[Callable[[Task, Any], Selection], dict[str, Any], dict[str, str]]] = [
     (bad.sound, {}, {}),
     (bad.telling, {**LABELS, "predictor": bad.Faithful}, {}),
+    (bad.telling, {**TOGETHER, "together": bad.each_alone}, {}),
+    (
+        bad.telling,
+        {**TOGETHER, "together": bad.all_alike},
+        {"together_as_alone": "ranks otherwise in a group (k = 10, seed 2, 130 cells)"},
+    ),
+    (
+        bad.telling,
+        {**TOGETHER, "together": bad.one_answer},
+        {"together_as_alone": "gives 1 answers to 4 tasks"},
+    ),
+    (
+        bad.telling,
+        {**TOGETHER, "together": bad.weighed},
+        {"together_as_alone": "scores or predicts otherwise (k = 10, seed 0, 150 cells)"},
+    ),
     (bad.nameless, {}, {"says_what_it_is": "no docstring"}),
     (bad.twice, {}, {"ranks_known_genes_once": "more than once", "serves_every_k": "'G035'"}),
     (bad.too_few, {}, {"serves_every_k": "ranked 30 genes, 60 were asked for"}),

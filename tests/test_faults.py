@@ -19,8 +19,8 @@ from panelbench.errors import Fault, MethodError, NotApplicable
 from panelbench.records.status import RETRIED, Status
 from panelbench.records.store import Store
 from panelbench.running import processes, supervisor
+from panelbench.running.child import classify, do_run
 from panelbench.running.jobs import Attempt, Exited, Order, PrepareJob, Resources, RunJob
-from panelbench.running.worker import classify, do_run
 from panelbench.stages.questions import SelectQuestion
 from tests.tools import IN_ORDER, Bench
 

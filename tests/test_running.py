@@ -22,7 +22,7 @@ from panelbench.records.cache import Entry, StageCache
 from panelbench.records.status import Status
 from panelbench.records.store import Address, Store
 from panelbench.registry import discover
-from panelbench.running import processes, supervisor, worker
+from panelbench.running import child, processes, supervisor, worker
 from panelbench.running.jobs import (
     Attempt,
     Done,
@@ -63,7 +63,7 @@ class OutOfMemoryError(RuntimeError):
     ],
 )
 def test_an_exception_has_a_status(error: BaseException, status: Status) -> None:
-    found, reason = worker.classify(error)
+    found, reason = child.classify(error)
     assert found is status and str(error).split("]")[-1].strip() in reason
 
 
@@ -142,7 +142,7 @@ def _job(results: Path, **changes: Any) -> RunJob:
 
 def _do(lab: Lab, results: Path, job: RunJob) -> Any:
     order = Order(job, results / "scratch", results / "log")
-    return worker.do_run(order, job, [lab.cells.copy()], lambda reply: None)
+    return child.do_run(order, job, [lab.cells.copy()], lambda reply: None)
 
 
 def _select_job(lab: Lab, results: Path, **changes: Any) -> RunJob:
@@ -186,12 +186,12 @@ def test_an_evaluation_reads_the_attempt_that_it_is_told_to(lab: Lab, tmp_path: 
         store.write(replace(record, address=Address("own", "spy", "s")), {"mark": np.array([mark])})
     wanted = Attempt("own", "spy", "s", "a2")
     job = _job(tmp_path, question=lab.evaluate(), selection=wanted)
-    tools = worker._toolbox(Order(job, tmp_path, tmp_path), job, [], lambda reply: None)
+    tools = child._toolbox(Order(job, tmp_path, tmp_path), job, [], lambda reply: None)
     assert tools.selection is not None and tools.selection.attempt == "a2"
     assert tools.arrays()["mark"].tolist() == [2.0]
     gone = replace(job, selection=replace(wanted, attempt="a9"))
     with pytest.raises(Fault, match="not there any more"):
-        worker._toolbox(Order(gone, tmp_path, tmp_path), gone, [], lambda reply: None)
+        child._toolbox(Order(gone, tmp_path, tmp_path), gone, [], lambda reply: None)
 
 
 def test_preparing_fits_the_folds_that_are_missing(lab: Lab, tmp_path: Path) -> None:
@@ -199,16 +199,16 @@ def test_preparing_fits_the_folds_that_are_missing(lab: Lab, tmp_path: Path) -> 
         lab.spec, tmp_path / "p.h5ad", tmp_path / "facts.json", tmp_path / "cache",
         tmp_path / "downloads", (), {"one": 1, "four": 4},
     )  # fmt: skip
-    first = worker.do_prepare(job, [], lambda reply: None)
+    first = child.do_prepare(job, [], lambda reply: None)
     assert (first.status, first.cached) == (Status.OK, False), first
     assert json.loads(job.facts.read_text())["cells"] == 120
-    assert worker.do_prepare(job, [], lambda reply: None).cached
+    assert child.do_prepare(job, [], lambda reply: None).cached
     tools = Toolbox(lab.spec, [], job.cache)
     assert np.array_equal(tools.fold("one", 1).test, lab.fold.test)
     assert np.array_equal(tools.fold("four", 4).test, fit_fold(lab.cells, lab.spec, 4).test)
     # The matrix is made again when it is gone, whatever the cache says.
     job.prepared.unlink()
-    assert not worker.do_prepare(job, [], lambda reply: None).cached and job.prepared.exists()
+    assert not child.do_prepare(job, [], lambda reply: None).cached and job.prepared.exists()
 
 
 def test_prepared_data_that_cannot_be_read_are_not_held(lab: Lab, tmp_path: Path) -> None:

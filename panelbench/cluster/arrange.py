@@ -73,6 +73,8 @@ def jobs_of(
         how = ("--jobs", "1", "--time-limit", f"{need.time:.15g}s",
                "--memory-limit", _size(need.memory))  # fmt: skip
         device = ("--device", settings.device) if settings.device != "auto" else ()
+        if settings.together is not None:
+            device = (*device, "--together", str(settings.together))
         # ``select`` knows no panels from files; ``evaluate`` takes those that it is to score in.
         word = "evaluate" if request.panel else stage
         return (word, *asked, *how, *device, *(("--retry", retry) if retry else ()))

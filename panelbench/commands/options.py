@@ -148,6 +148,16 @@ def limits(
     device: Annotated[
         str, _option(_HOW, "--device", help="auto, cpu, cuda or cuda:N. Default: auto.")
     ] = "auto",
+    together: Annotated[
+        int | None,
+        _option(
+            _HOW,
+            "--together",
+            min=1,
+            help="Runs that a method does at once, at most, where it can. Default: 1 on a CPU, "
+            "what fits on a GPU.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, _option(_HOW, "--dry-run", help="List the runs and where they stand; run nothing.")
     ] = False,

@@ -57,11 +57,15 @@ class MethodTrial:
             return str(error)
         return lacking(self.method.libraries)
 
-    def run(self, **options: Any) -> tuple[Task, Selection]:
-        """Run it on a task (see `tasks.make_task`); one that refuses classes gets numbers."""
+    def task(self, **options: Any) -> Task:
+        """A task (see `tasks.make_task`); a method that refuses classes gets numbers."""
         if not self.takes_classes and not self.method.expression:
             options.setdefault("target", tasks.expression())
-        task = tasks.make_task(self.method, **options)
+        return tasks.make_task(self.method, **options)
+
+    def run(self, **options: Any) -> tuple[Task, Selection]:
+        """Run it on such a task."""
+        task = self.task(**options)
         return task, self.method.select(task, self.params)
 
     @cached_property
@@ -278,6 +282,33 @@ def workers_change_nothing(trial: MethodTrial) -> None:
     _needs_determinism(trial)
     same = _ranking(trial.run(n_jobs=2)) == _ranking(trial.usual)
     demand(same, "ranks otherwise with n_jobs = 2")
+
+
+@RULES.rule
+def together_as_alone(trial: MethodTrial) -> None:
+    """Runs that it answers together get the answers that they get alone, to the last bit."""
+    together = trial.method.together
+    if together is None:
+        raise NotAsked("answers one run at a time")
+    _needs_determinism(trial)
+    several = [trial.usual[0], trial.task(k=5), trial.task(k=tasks.N_CLASSES, seed=1)]
+    several.append(tasks.first_cells(trial.task(seed=2), tasks.N_CELLS - 20))
+    found = list(together(several, [trial.params] * len(several)))
+    demand(len(found) == len(several), f"gives {len(found)} answers to {len(several)} tasks")
+    for task, answer in zip(several, found, strict=True):
+        check(answer, task, trial.method)
+        alone = trial.method.select(task, trial.params)
+        what = f"k = {task.k}, seed {task.seed}, {task.n_cells} cells"
+        demand(_ranking((task, answer)) == _ranking((task, alone)),
+               f"ranks otherwise in a group ({what})")  # fmt: skip
+        demand(_content(answer) == _content(alone), f"scores or predicts otherwise ({what})")
+
+
+def _content(found: Selection) -> tuple[Any, ...]:
+    """Scores and predictor of a selection, to be compared bit by bit."""
+    scores = None if found.scores is None else np.asarray(found.scores).tobytes()
+    arrays = {} if found.predictor is None else found.predictor.save()[0]
+    return scores, {name: (array.shape, array.tobytes()) for name, array in arrays.items()}
 
 
 @RULES.rule

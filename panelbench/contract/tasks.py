@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -167,6 +167,14 @@ def make_task(
         "groups": np.array(["a", "b"])[np.arange(len(raw)) % 2],
     }
     return Task(**(options | given))
+
+
+def first_cells(task: Task, n: int) -> Task:
+    """The same task with its first n cells only."""
+    parts = {"X": task.X, "counts": task.counts, "inputs": task.inputs, "groups": task.groups}
+    found: dict[str, Any] = {name: p if p is None else p[:n] for name, p in parts.items()}
+    targets = {t.name: replace(t, values=t.values[:n]) for t in task.targets.values()}
+    return replace(task, targets=frozen_mapping(targets), **found)
 
 
 def quick_params(method: Method, given: Mapping[str, Any] | None = None) -> Any:

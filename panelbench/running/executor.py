@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import queue
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,23 +12,21 @@ from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psutil
-
 from panelbench.records.cache import StageCache
 from panelbench.records.claims import Claims
 from panelbench.records.facts import read_facts
 from panelbench.records.files import write_atomically
-from panelbench.records.grant import scratch_root
 from panelbench.records.provenance import environment
 from panelbench.records.status import Status
 from panelbench.records.store import Store, new_attempt, now
 from panelbench.registry import Broken
+from panelbench.running.groups import Ended, do_in_groups, group_job, groups_of, in_group
 from panelbench.running.jobs import Attempt, PrepareJob, Resources, RunJob
 from panelbench.running.needs import allowed, need_of
 from panelbench.running.progress import Reporter
 from panelbench.running.settings import Settings
 from panelbench.running.states import StageSummary, State, States
-from panelbench.running.supervisor import INTERRUPTED, SCRATCH, Outcome, Worker
+from panelbench.running.supervisor import INTERRUPTED, Outcome, Worker, remove_scratch
 from panelbench.running.under_way import UnderWay
 from panelbench.stages.panel import panel_digest, panel_of
 from panelbench.suite.plan import stage_module
@@ -178,71 +174,98 @@ class Executor:
         todo.sort(key=_length, reverse=True)
         with Reporter(stage, len(todo), quiet=self.settings.quiet) as reporter:
 
-            def one(run: Run) -> tuple[Run, Outcome | None]:
-                return run, self._one(run, make_job, reporter)
+            def one(runs: Sequence[Run]) -> list[Ended]:
+                return do_in_groups(runs, partial(self._some, make_job, reporter))
 
-            for run, outcome in self._each(one, todo):
-                if outcome is None:
-                    summary.count(self.states.of(run))
-                    continue
-                summary.outcomes[outcome.status] += 1
-                summary.restored += outcome.cached
-                reporter.done(
-                    run.describe(),
-                    outcome.status,
-                    outcome.seconds,
-                    outcome.reason,
-                    cached=outcome.cached,
-                )
+            for ended in self._each(one, groups_of(todo, self.settings, self.facts)):
+                for run, outcome in ended:
+                    if outcome is None:
+                        summary.count(self.states.of(run))
+                        continue
+                    summary.outcomes[outcome.status] += 1
+                    summary.restored += outcome.cached
+                    reporter.done(
+                        run.describe(),
+                        outcome.status,
+                        outcome.seconds,
+                        outcome.reason,
+                        cached=outcome.cached,
+                    )
         return summary
 
-    def _one(
-        self, run: Run, make_job: Callable[[Any, str], RunJob], reporter: Reporter
-    ) -> Outcome | None:
-        """Do one run, unless another process does it or has done it meanwhile."""
-        if not self.states.of(run).due:
-            return None
-        folder, attempt = self.store.folder(run.address), new_attempt()
-        job: RunJob | None = None
+    def _some(
+        self, make_job: Callable[[Any, str], RunJob], reporter: Reporter, runs: Sequence[Run]
+    ) -> list[Ended]:
+        """Do one run, or several together, unless other processes do or have done them meanwhile.
+
+        Of several, those that did not end well are left out: they are done in smaller groups.
+        """
+        ended: list[Ended] = []
+        jobs: list[tuple[Run, RunJob]] = []
+        outcome = Outcome(Status.OK)
         try:
-            if not self._claims.take(folder, attempt):
-                return None
-            if not self.states.of(run, claimed=True).due:
-                return None
-            job = make_job(run, attempt)
-            declared = run.declared if isinstance(run, SelectRun) else None
-            if isinstance(declared, Broken):
-                outcome = Outcome(Status.FAILED, f"cannot be imported: {declared.error}")
-            else:
-                outcome = self._supervised(run, job, reporter)
-            self._record(run, job, outcome)
+            for run in runs:
+                job = self._taken(run, make_job)
+                if job is None:
+                    ended.append((run, None))
+                else:
+                    jobs.append((run, job))
+            if jobs:
+                outcome = self._supervised(jobs, reporter)
         except KeyboardInterrupt:
             # Where there is one worker only, this is the main thread, which signals interrupt.
             self._stop_workers()
-            if job is not None:
+            for run, job in jobs:
                 self._record(run, job, Outcome(Status.FAULT, INTERRUPTED))
             raise
         except OSError as error:
-            outcome = Outcome(Status.FAULT, f"{run.describe()}: {error}")
-            self._remember(run, outcome)
+            outcome = Outcome(Status.FAULT, f"{runs[0].describe()}: {error}")
+            for run in runs:
+                self._remember(run, outcome)
+            return [(run, outcome) for run in runs]
+        else:
+            for run, job in jobs:
+                how = outcome if len(jobs) == 1 else in_group(self.store, job, outcome)
+                if how is not None:
+                    self._record(run, job, how)
+                    ended.append((run, how))
         finally:
-            self._claims.release(folder)
-        return outcome
+            for folder in [self.store.folder(run.address) for run in runs]:
+                self._claims.release(folder)
+        return ended
 
-    def _supervised(self, run: Run, job: RunJob, reporter: Reporter) -> Outcome:
+    def _taken(self, run: Run, make_job: Callable[[Any, str], RunJob]) -> RunJob | None:
+        """Claim a run that is due; None when another process is at it or has done it."""
+        folder, attempt = self.store.folder(run.address), new_attempt()
+        if not self.states.of(run).due:
+            return None
+        if not self._claims.take(folder, attempt):
+            return None
+        if not self.states.of(run, claimed=True).due:
+            return None
+        return make_job(run, attempt)
+
+    def _supervised(self, jobs: Sequence[tuple[Run, RunJob]], reporter: Reporter) -> Outcome:
+        run, _ = jobs[0]
+        if isinstance(run, SelectRun) and isinstance(run.declared, Broken):
+            return Outcome(Status.FAILED, f"cannot be imported: {run.declared.error}")
+        whole = group_job([job for _, job in jobs])
+        name = run.describe() + (f" and {len(jobs) - 1} more" if len(jobs) > 1 else "")
+
         def progress(fraction: float, message: str) -> None:
-            reporter.update(run.describe(), fraction, message)
+            reporter.update(name, fraction, message)
 
         with self._worker() as worker:
-            outcome = worker.run(job, progress)
+            outcome = worker.run(whole, progress)
         if not outcome.damaged:
             return outcome
         # Prepared data that are damaged or gone are made again; the run has not begun.
-        again = self._prepare(run.dataset, {run.dataset.fold_key(_seed(run)): _seed(run)})
+        folds = {run.dataset.fold_key(_seed(run)): _seed(run) for run, _ in jobs}
+        again = self._prepare(run.dataset, folds)
         if again.status is not Status.OK:
             return outcome
         with self._worker() as worker:
-            return worker.run(job, progress)
+            return worker.run(whole, progress)
 
     def _record(self, run: Run, job: RunJob, outcome: Outcome) -> None:
         """Write the record that a stopped or crashed run could not write."""
@@ -373,12 +396,3 @@ def _length(run: Run) -> tuple[float, float]:
     """How long a run may take by its declaration, then the size of the panel."""
     minutes = float(getattr(run.declared, "minutes", 0.0))
     return minutes, 0.0 if isinstance(run, SelectRun) else float(run.k or inf)
-
-
-def remove_scratch() -> None:
-    """Remove scratch folders whose command is gone (killed, with no time to tidy up)."""
-    for folder in scratch_root().glob(f"{SCRATCH}*-*"):
-        number = folder.name.removeprefix(SCRATCH).partition("-")[0]
-        mine = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
-        if number.isdigit() and mine and not psutil.pid_exists(int(number)):
-            shutil.rmtree(folder, ignore_errors=True)

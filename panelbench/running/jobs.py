@@ -99,6 +99,11 @@ class RunJob:
     preload: tuple[str, ...] = ()
     kind: Literal["run"] = "run"
 
+    @property
+    def first(self) -> RunJob:
+        """The run that stands for all: itself."""
+        return self
+
     def record(self, status: Status, reason: str = "", **more: Any) -> Record:
         """A record of this run."""
         return Record(
@@ -114,7 +119,39 @@ class RunJob:
         )
 
 
-Job = PrepareJob | RunJob
+@dataclass(frozen=True)
+class GroupJob:
+    """Do several selections together in one process, and write a record of each that ends well.
+
+    Attributes
+    ----------
+    runs
+        Runs of one method on one data set, two or more.
+    resources
+        What all of them together may use.
+    """
+
+    runs: tuple[RunJob, ...]
+    resources: Resources
+    kind: Literal["group"] = "group"
+
+    @property
+    def first(self) -> RunJob:
+        """The run that stands for all where they are alike."""
+        return self.runs[0]
+
+    @property
+    def prepared(self) -> Path:
+        """The prepared data set."""
+        return self.first.prepared
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Libraries to import before the process is forked."""
+        return self.first.preload
+
+
+Job = PrepareJob | RunJob | GroupJob
 
 
 @dataclass(frozen=True)

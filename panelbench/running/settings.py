@@ -27,6 +27,9 @@ class Settings:
         Folders with further methods and evaluators.
     jobs
         Runs at a time; None means one per usable core.
+    together
+        Runs at most that a method does together, where it can (1: each alone); None means what
+        `panelbench.running.groups` finds good.
     device
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     retry
@@ -46,6 +49,7 @@ class Settings:
     methods_dirs: tuple[Path, ...] = ()
     evaluators_dirs: tuple[Path, ...] = ()
     jobs: int | None = None
+    together: int | None = None
     device: str = "auto"
     retry: frozenset[str] = frozenset()
     time_limit: float | None = None

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from panelbench.records.grant import scratch_root
 from panelbench.records.status import Status
 from panelbench.running import processes
@@ -280,3 +282,12 @@ def _tail(log: Path) -> str:
     except OSError:
         return ""
     return "\n" + "\n".join(text.splitlines()[-6:])[-1000:] if text else ""
+
+
+def remove_scratch() -> None:
+    """Remove scratch folders whose command is gone (killed, with no time to tidy up)."""
+    for folder in scratch_root().glob(f"{SCRATCH}*-*"):
+        number = folder.name.removeprefix(SCRATCH).partition("-")[0]
+        mine = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+        if number.isdigit() and mine and not psutil.pid_exists(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from panelbench.data.specs import TaskSpec
-from panelbench.errors import MethodError, NotApplicable
+from panelbench.errors import MethodError, NotApplicable, PanelbenchError
 from panelbench.method import Method, Predictor, Selection, Target, Task
 from panelbench.params import make_params
 from panelbench.records.keys import library_versions
 from panelbench.registry import discover
-from panelbench.stages.constrained import constrain
+from panelbench.stages.constrained import Constrained, constrain
 from panelbench.stages.prepared import facts
 from panelbench.stages.questions import SelectQuestion
 from panelbench.stages.task import Labels, build_task
-from panelbench.stages.toolbox import Measured, Toolbox
+from panelbench.stages.toolbox import Measured, Meter, Toolbox
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -52,58 +54,152 @@ def select_panel(question: SelectQuestion, tools: Toolbox) -> Measured:
     -------
     Result (ranking, scores, info), arrays of the predictor and what it cost.
     """
+    method, device = _declared(question, tools)
+    cells, validation = tools.training_cells(question.fold, question.seed)
+    asked = _asked(question, method, tools, device, cells, validation)
+    del cells
+    with tools.meter() as meter:
+        selection = method.select(asked.task, asked.params)
+    return asked.measured(selection, meter)
+
+
+def select_panels(questions: Sequence[SelectQuestion], tools: Toolbox) -> list[Measured | None]:
+    """Do several selections of one method together, in one process.
+
+    Every task holds the training cells of its own fold; tasks of one fold share them. Time and
+    memory are divided equally among the runs, and ``shared`` says by how many.
+
+    Returns
+    -------
+    As of `select_panel`, None for a selection that cannot be asked for or does not keep the
+    contract: alone it says why.
+    """
+    method, device = _declared(questions[0], tools)
+    found: list[Measured | None] = [None] * len(questions)
+    folds = tools.several_training_cells([(q.fold, q.seed) for q in questions])
+    asked: dict[int, _Asked] = {}
+    for number, question in enumerate(questions):
+        given = folds[question.fold]
+        own = replace(tools, scratch=tools.scratch / str(number))
+        own.scratch.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(PanelbenchError):
+            twin = next((a for a in asked.values() if a.same_cells(question)), None)
+            asked[number] = _asked(question, method, own, device, *given, twin)
+    del folds, given
+    if not asked:
+        return found
+    with tools.meter() as meter:
+        assert method.together is not None
+        several = list(asked.values())
+        selections = method.together([a.task for a in several], [a.params for a in several])
+        selections = list(selections)
+    if len(selections) != len(asked):
+        raise MethodError(f"gave {len(selections)} selections for {len(asked)} tasks")
+    for (number, each), selection in zip(asked.items(), selections, strict=True):
+        with contextlib.suppress(PanelbenchError):
+            found[number] = _share(each.measured(selection, meter), len(asked))
+    return found
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a method is asked, and what makes a result of its answer."""
+
+    question: SelectQuestion
+    method: Method
+    params: Any
+    task: Task
+    device: str
+    constrained: Constrained | None
+
+    def same_cells(self, other: SelectQuestion) -> bool:
+        """Whether another question is about the very same cells, genes and labels."""
+        mine = self.question
+        return (
+            mine.constraints is None
+            and other.constraints is None
+            and (mine.fold, mine.seed, mine.noise) == (other.fold, other.seed, other.noise)
+            and [item.name for item in mine.tasks] == [item.name for item in other.tasks]
+        )
+
+    def measured(self, selection: Selection, meter: Meter) -> Measured:
+        """Check an answer and join it with what it cost."""
+        method, task = self.method, self.task
+        check(selection, task, method)
+        arrays, stored = saved_predictor(selection, task, method)
+        told: dict[str, Any] = {}
+        if self.constrained is not None:
+            selection, told = self.constrained.complete(selection, task)
+            if selection.predictor is None:
+                arrays, stored = {}, None
+        scores = None if selection.scores is None else [float(value) for value in selection.scores]
+        result = {
+            "ranking": [str(gene) for gene in selection.ranking],
+            "scores": scores,
+            **({"size": selection.size} if method.sizes_itself else {}),
+            "info": jsonable(selection.info),
+            "predictor": stored,
+            **({"constraints": told} if told else {}),
+            "cells": task.n_cells,
+            "genes": task.n_genes,
+            "device": self.device,
+        }
+        return meter.measured(result, arrays)
+
+
+def _declared(question: SelectQuestion, tools: Toolbox) -> tuple[Method, str]:
+    """The method that is asked, and the device it runs on."""
     method = discover(tools.methods_dirs).get(question.method)
-    params = make_params(method, question.params)
+    make_params(method, question.params)
     missing = [n for n, found in library_versions(method.libraries).items() if found is None]
     if missing:
         raise NotApplicable(f"needs {', '.join(missing)}: pip install {' '.join(missing)}")
-    device = resolve_device(method, tools.device)
-    cells, validation = tools.training_cells(question.fold, question.seed)
-    constrained, told = None, dict[str, Any]()
+    return method, resolve_device(method, tools.device)
+
+
+def _asked(
+    question: SelectQuestion,
+    method: Method,
+    tools: Toolbox,
+    device: str,
+    cells: AnnData,
+    validation: np.ndarray | None,
+    twin: _Asked | None = None,
+) -> _Asked:
+    """Make the task of a question; from that of a twin about the same cells, if there is one."""
+    params, constrained = make_params(method, question.params), None
     if question.constraints is not None:
         constrained = constrain(cells, question.constraints, method, question.k)
         cells = constrained.cells
-    task = build_task(
-        cells,
-        method,
-        labels_of(cells, question.tasks),
-        k=question.k,
-        seed=question.seed,
-        noise=question.noise,
-        validation=validation,
-        include=_asked_for(question),
-        n_jobs=tools.n_jobs,
-        device=device,
-        memory_limit=tools.memory_limit,
-        scratch=tools.scratch,
-        progress=tools.progress,
-    )
-    del cells
+    if twin is not None:
+        task = replace(twin.task, k=question.k, scratch=tools.scratch)
+    else:
+        task = build_task(
+            cells,
+            method,
+            labels_of(cells, question.tasks),
+            k=question.k,
+            seed=question.seed,
+            noise=question.noise,
+            validation=validation,
+            include=_asked_for(question),
+            n_jobs=tools.n_jobs,
+            device=device,
+            memory_limit=tools.memory_limit,
+            scratch=tools.scratch,
+            progress=tools.progress,
+        )
     if method.cut and not method.sizes_itself and question.k > task.n_genes:
         raise MethodError(
             f"k = {question.k}, but only {task.n_genes} genes are left after preprocessing"
         )
-    with tools.meter() as meter:
-        selection = method.select(task, params)
-    check(selection, task, method)
-    arrays, stored = saved_predictor(selection, task, method)
-    if constrained is not None:
-        selection, told = constrained.complete(selection, task)
-        if selection.predictor is None:
-            arrays, stored = {}, None
-    scores = None if selection.scores is None else [float(value) for value in selection.scores]
-    result = {
-        "ranking": [str(gene) for gene in selection.ranking],
-        "scores": scores,
-        **({"size": selection.size} if method.sizes_itself else {}),
-        "info": jsonable(selection.info),
-        "predictor": stored,
-        **({"constraints": told} if told else {}),
-        "cells": task.n_cells,
-        "genes": task.n_genes,
-        "device": device,
-    }
-    return meter.measured(result, arrays)
+    return _Asked(question, method, params, task, device, constrained)
+
+
+def _share(whole: Measured, count: int) -> Measured:
+    """What one of several runs that were done together cost: an equal share."""
+    cost = {name: v if v is None else round(v / count, 4) for name, v in whole.cost.items()}
+    return replace(whole, cost=cost | {"shared": count})
 
 
 def _asked_for(question: SelectQuestion) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import gc
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,10 +158,21 @@ class Toolbox:
 
         The whole data set is let go of: from here on this process holds no test cell.
         """
-        fold = self.fold(key, seed)
-        rows = np.sort(np.concatenate([fold.train, fold.validation]))
-        mask = np.isin(rows, fold.validation) if len(fold.validation) else None
-        cells = fold.take(self.prepared(), rows)
+        return self.several_training_cells([(key, seed)])[key]
+
+    def several_training_cells(
+        self, folds: Iterable[tuple[str, int]]
+    ) -> dict[str, tuple[AnnData, np.ndarray | None]]:
+        """The same for several folds by key; a cell may be for training in one, a test in another.
+
+        Each fold's cells are a copy of their own, and hold no test cell of the fold.
+        """
+        found = {}
+        for key, seed in dict(folds).items():
+            fold = self.fold(key, seed)
+            rows = np.sort(np.concatenate([fold.train, fold.validation]))
+            mask = np.isin(rows, fold.validation) if len(fold.validation) else None
+            found[key] = fold.take(self.prepared(), rows), mask
         self.cells.clear()
         gc.collect()
-        return cells, mask
+        return found
