@@ -111,7 +111,8 @@ class Task:
     counts
         Raw counts (cells x genes, CSR or array) where the data set has them, else None.
     inputs
-        Features to predict from (cells x features), for methods that use any, else None.
+        Features to predict from (cells x features), for methods that use any, else None: float32,
+        or uint8 pixels of square patches, row by row, red, green and blue of each.
     groups
         Batch, donor or slide of each cell (str array), else None.
     include

@@ -132,7 +132,7 @@ def test_validation_cells_change_neither_order_nor_scaling() -> None:
     inputs[given.validation] += 5
     before, after = fit(given), fit(replace(given, expression=changed, inputs=inputs))
     assert before.selected(N_GENES) == after.selected(N_GENES)
-    np.testing.assert_array_equal(before.predictor.scaler.mean, after.predictor.scaler.mean)
+    np.testing.assert_array_equal(before.predictor.front.mean, after.predictor.front.mean)
 
 
 # Strategies and schedules

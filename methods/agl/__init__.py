@@ -1,7 +1,7 @@
 """Auxiliary gene learning: other genes as further targets, and how many of them help.
 
-A network predicts the expression of a few primary genes from features of a cell or spot: an image
-embedding, proteins, a panel of genes. It is trained on the primary genes and on auxiliary ones,
+A network predicts the expression of a few primary genes from features of a cell or spot (an image
+embedding, proteins, a panel of genes), or from an image of it (`images`). It is trained on the primary genes and on auxiliary ones,
 which share its trunk (`network`). Auxiliary genes stand in the order of their variability
 (`ordering`); a soft cut in that order (`mask`) is learned from the validation loss of the primary
 genes (`hyper`, `training`). What remains is a predictor (`predictor`) and the cut.

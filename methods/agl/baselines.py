@@ -39,17 +39,14 @@ class LinearPredictor:
 
     def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays and facts for JSON."""
-        return {
-            "scaler.mean": self.scaler.mean,
-            "scaler.scale": self.scaler.scale,
-            "weight": self.weight,
-            "offset": self.offset,
-        }, {"outputs": list(self.outputs)}
+        arrays, _ = self.scaler.save()
+        arrays |= {"weight": self.weight, "offset": self.offset}
+        return arrays, {"outputs": list(self.outputs)}
 
     @classmethod
     def load(cls, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> LinearPredictor:
         """Rebuild a predictor from what `save` returned."""
-        scaler = Scaler(arrays["scaler.mean"], arrays["scaler.scale"])
+        scaler = Scaler.load(arrays, {})
         return cls(facts["outputs"], scaler, arrays["weight"], arrays["offset"])
 
 

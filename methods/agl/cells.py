@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,7 +27,8 @@ class Problem:
     Attributes
     ----------
     inputs
-        Features, shape (n_cells, n_features).
+        Features, shape (n_cells, n_features); or patches, uint8 of shape (n_cells, pixels x 3), if
+        an image network is to make features of them.
     expression
         log(1 + x), shape (n_cells, n_genes); NaN where a gene is not known for a cell, which
         leaves the cell's other genes as they are.
@@ -86,6 +87,15 @@ class Scaler:
             )
         return np.asarray((inputs - self.mean) / self.scale)
 
+    def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return arrays; there are no facts."""
+        return {"scaler.mean": self.mean, "scaler.scale": self.scale}, {}
+
+    @classmethod
+    def load(cls, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Scaler:
+        """Rebuild it from what `save` returned."""
+        return cls(arrays["scaler.mean"], arrays["scaler.scale"])
+
 
 @dataclass(frozen=True)
 class Cells:
@@ -94,7 +104,7 @@ class Cells:
     Attributes
     ----------
     inputs
-        Standardised, shape (n_cells, n_features).
+        Standardised, shape (n_cells, n_features); or patches.
     targets
         Shape (n_genes, n_cells), primary genes first, then auxiliary ones in their order; 0 where
         missing.
@@ -119,7 +129,7 @@ class Cells:
         cls,
         problem: Problem,
         genes: np.ndarray,
-        scaler: Scaler,
+        inputs: np.ndarray,
         *,
         halves: np.random.Generator | None = None,
         device: str = "cpu",
@@ -132,8 +142,8 @@ class Cells:
             The cells.
         genes
             Columns of the expression, in the order of the outputs.
-        scaler
-            Standardises the inputs.
+        inputs
+            Of the network: standardised features, float32, or patches.
         halves
             Draws the half of the validation cells that moves the weights; None uses all of them
             for both purposes.
@@ -166,7 +176,7 @@ class Cells:
             names, codes = np.unique(problem.groups, return_inverse=True)
             groups = codes if len(names) > 1 else None
         return cls(
-            torch.from_numpy(scaler(problem.inputs).astype(np.float32)).to(device),
+            torch.from_numpy(np.ascontiguousarray(inputs)).to(device),
             torch.from_numpy(values).to(device),
             observed,
             groups,
@@ -197,7 +207,7 @@ class Cells:
         return Batch(self.inputs.index_select(0, index), Targets(values, members, observed))
 
     def inputs_of(self, rows: np.ndarray) -> torch.Tensor:
-        """Standardised inputs of some cells."""
+        """Inputs of some cells."""
         import torch
 
         return self.inputs.index_select(0, torch.from_numpy(rows).to(self.inputs.device))

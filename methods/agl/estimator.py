@@ -12,6 +12,7 @@ from panelbench.errors import InputError
 from panelbench.nn import one_thread
 
 from .cells import Cells, Problem, Scaler
+from .images import Encoder, encoder_for
 from .mask import n_kept
 from .network import Network
 from .ordering import Roles, assign_roles
@@ -124,23 +125,24 @@ def _fit(
         exclude=problem.exclude,
         min_cells=settings.min_cells,
     )
-    scaler = Scaler.of(problem.inputs[training])
+    encoder, scaler, inputs = _inputs(problem, settings, rng("agl images"), device)
     used = _used(roles, settings, rng("agl random genes"))
     weights = _weights(len(roles.primary), len(used), settings)
     halves = rng("agl halves") if settings.split_validation else None
     cells = Cells.of(
         problem,
         np.concatenate([roles.primary, roles.auxiliary[used]]),
-        scaler,
+        inputs,
         halves=halves,
         device=device,
     )
     network = Network(
-        (problem.inputs.shape[1], *settings.hidden),
+        (inputs.shape[1] if encoder is None else encoder.width, *settings.hidden),
         len(roles.primary),
         len(used),
         rng("agl parameters"),
         normalise=settings.normalise,
+        encoder=encoder,
         device=device,
     )
     trainer = Trainer(network, weights, cells, settings, rng("agl batches"), progress)
@@ -161,6 +163,18 @@ def _fit(
         best_epoch=best.epoch,
         saturated=trainer.saturated,
     )
+
+
+def _inputs(
+    problem: Problem, settings: Settings, rng: np.random.Generator, device: str
+) -> tuple[Encoder | None, Scaler | None, np.ndarray]:
+    """What stands before the trunk, an image network or a scaler, and the network's inputs."""
+    training = problem.inputs[~problem.validation]
+    if settings.images != "none":
+        encoder = encoder_for(settings.images, training, settings.weights, rng, device)
+        return encoder, None, problem.inputs
+    scaler = Scaler.of(training)
+    return None, scaler, scaler(problem.inputs).astype(np.float32)
 
 
 def _used(roles: Roles, settings: Settings, rng: np.random.Generator) -> np.ndarray:

@@ -49,6 +49,11 @@ class Params(training.Params):
     epochs: Annotated[int, Ge(1)] = 200
     min_cells: Annotated[int, Ge(1)] = 10
 
+    def __post_init__(self) -> None:
+        if self.images != "none":
+            raise ValueError("images: genes are imputed from a panel, not from images")
+        super().__post_init__()
+
     def network(self, **changes: Any) -> training.Params:
         """Parameters of the training of a network."""
         names = [item.name for item in fields(training.Params)]

@@ -20,6 +20,8 @@ from .pearson import Correlation, Targets
 if TYPE_CHECKING:
     import torch
 
+    from .images import Encoder
+
 BLOCK = 256
 """Genes in a block."""
 _NORM_EPS = 1e-5
@@ -33,7 +35,7 @@ def blocks(n: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some cells: inputs of shape (n_cells, n_features) and their targets."""
+    """Some cells: inputs of shape (n_cells, n_features), or pixels, and their targets."""
 
     inputs: torch.Tensor
     targets: Targets
@@ -48,7 +50,7 @@ class Network:
     Parameters
     ----------
     widths
-        Number of inputs, then units of each hidden layer; at least one of these.
+        Number of inputs, then units of each hidden layer; at least one of these, or an encoder.
     n_primary, n_auxiliary
         Rows; the primary genes come first.
     rng
@@ -56,13 +58,16 @@ class Network:
         `rng`), so that the former are the same however many auxiliaries there are.
     normalise
         Layer normalisation in the trunk.
+    encoder
+        Makes the trunk's inputs from patches, with parameters that are part of the trunk.
     dtype, device
         Of everything.
 
     Attributes
     ----------
     trunk
-        Parameters of the trunk: weight (n_out, n_in), bias, gain and shift of each layer.
+        Parameters of the encoder, if there is one, then weight (n_out, n_in), bias, gain and shift
+        of each layer.
     weight
         Shape (n_genes, width).
     """
@@ -75,12 +80,13 @@ class Network:
         rng: np.random.Generator,
         *,
         normalise: bool = True,
+        encoder: Encoder | None = None,
         dtype: torch.dtype | None = None,
         device: str = "cpu",
     ) -> None:
         import torch
 
-        if len(widths) < 2:
+        if len(widths) < 2 and encoder is None:
             raise ValueError(
                 "needs a hidden layer: without a shared one, auxiliary genes change nothing"
             )
@@ -90,8 +96,9 @@ class Network:
             values = generator.uniform(-1, 1, size=shape) / math.sqrt(max(fan_in, 1))
             return torch.from_numpy(values).to(**kind)
 
-        self.normalise, self.n_primary = normalise, n_primary
-        self.trunk: list[torch.Tensor] = []
+        self.normalise, self.n_primary, self.encoder = normalise, n_primary, encoder
+        self.trunk: list[torch.Tensor] = [] if encoder is None else encoder.parameters()
+        self.n_encoding = len(self.trunk)
         for n_in, n_out in pairwise(widths):
             self.trunk += [uniform(rng, n_out, n_in, fan_in=n_in), uniform(rng, n_out, fan_in=n_in)]
             self.trunk += [torch.ones(n_out, **kind), torch.zeros(n_out, **kind)]
@@ -111,14 +118,17 @@ class Network:
         """Return a network with the same parameters and a fresh optimiser."""
         twin = Network.__new__(Network)
         twin.normalise, twin.n_primary = self.normalise, self.n_primary
+        twin.encoder, twin.n_encoding = self.encoder, self.n_encoding
         twin.trunk, twin.weight = [part.clone() for part in self.trunk], self.weight.clone()
         twin.restart()
         return twin
 
     def hidden(self, trunk: Sequence[torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
         """Hidden features under given parameters, shape (n_cells, width)."""
-        values = inputs
-        for i in range(0, len(trunk), 4):
+        values, start = inputs, self.n_encoding
+        if self.encoder is not None:
+            values = self.encoder(trunk[:start], inputs)
+        for i in range(start, len(trunk), 4):
             weight, bias, gain, shift = trunk[i : i + 4]
             values = values @ weight.T + bias
             if self.normalise:
@@ -170,4 +180,8 @@ class Network:
 
     def predict_primary(self, inputs: torch.Tensor) -> torch.Tensor:
         """Primary outputs without gain and offset, shape (n_cells, n_primary)."""
-        return self.hidden(self.trunk, inputs) @ self.weight[: self.n_primary].T
+        import torch
+
+        rows = self.weight[: self.n_primary].T
+        parts = inputs.split(len(inputs) if self.encoder is None else BLOCK)
+        return torch.cat([self.hidden(self.trunk, part) @ rows for part in parts])

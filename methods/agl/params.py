@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from panelbench.nn import Widths
-
 from .cells import SMALLEST
 from .hyper import Normalizer
+from .images import Images
 from .optimizers import Rule
 
 Strategy = Literal["agl", "all", "none", "random", "hvg", "amal", "uncertainty"]
@@ -42,7 +41,12 @@ class Training:
         Softness of the cut, and where it starts, in units of position (the first gene is 0, the
         last 1). Tau is raised to 2 / (n - 1) for few genes.
     hidden, normalise
-        Units of the trunk's layers, at least one; layer normalisation in them.
+        Units of the trunk's layers, at least one unless an image network is before them; layer
+        normalisation in them.
+    images, weights, augment
+        The inputs are patches, and their features are learned too, by a small network (``"cnn"``)
+        or a ResNet-18; file of weights it starts from, else they are drawn; flips and quarter
+        turns of the patches at random.
     lr, lr_weights
         Rate of the network, and of the cut or the free weights.
     batch_size, batch_pass
@@ -67,8 +71,11 @@ class Training:
     normalizer: Normalizer | None = None
     tau: Annotated[float, Gt(0)] = 0.01
     start: Annotated[float, Ge(0), Le(1)] = 0.5
-    hidden: Widths = (512, 256)
+    hidden: tuple[Annotated[int, Ge(1)], ...] = (512, 256)
     normalise: bool = True
+    images: Images = "none"
+    weights: str = ""
+    augment: bool = True
     lr: Annotated[float, Gt(0)] = 1e-3
     lr_weights: Annotated[float, Gt(0)] = 3e-3
     batch_size: Annotated[int, Ge(SMALLEST)] = 128
@@ -82,8 +89,10 @@ class Training:
     def __post_init__(self) -> None:
         if self.hyper == "fast" and self.normalizer == "attached":
             raise ValueError("normalizer attached needs hyper faithful")
-        if not self.hidden:
+        if not self.hidden and self.images == "none":
             raise ValueError("hidden: without a shared layer auxiliary genes change nothing")
+        if self.weights and self.images != "resnet18":
+            raise ValueError("weights: a file of weights belongs to images resnet18")
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,9 @@ class Settings:
     start: float
     hidden: tuple[int, ...]
     normalise: bool
+    images: Images
+    weights: str
+    augment: bool
     lr: float
     lr_weights: float
     batch_size: int

@@ -1,4 +1,4 @@
-"""What remains of a training: expression of the primary genes from features, calibrated."""
+"""What remains of a training: expression of the primary genes from the inputs, calibrated."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .cells import Scaler
+from .images import Encoded
 
 if TYPE_CHECKING:
     from .network import Network
@@ -18,14 +19,14 @@ _NORM_EPS = 1e-5
 
 @dataclass(eq=False)
 class AglPredictor:
-    """Expression of the primary genes from features.
+    """Expression of the primary genes from features or patches.
 
     Attributes
     ----------
     outputs
         Names of the primary genes.
-    scaler
-        Standardisation of the inputs.
+    front
+        Standardisation of the features, or the image network that makes them from patches.
     layers
         Weight (n_out, n_in), bias, gain and shift of each hidden layer, float32.
     weight
@@ -38,7 +39,7 @@ class AglPredictor:
     """
 
     outputs: Sequence[str]
-    scaler: Scaler
+    front: Scaler | Encoded
     layers: Sequence[tuple[np.ndarray, ...]]
     weight: np.ndarray
     gain: np.ndarray
@@ -46,12 +47,17 @@ class AglPredictor:
     normalise: bool = True
 
     @classmethod
-    def of(cls, network: Network, scaler: Scaler, outputs: Sequence[str]) -> AglPredictor:
-        """The predictor of a network, not calibrated yet."""
-        arrays = [part.detach().cpu().numpy().copy() for part in network.trunk]
+    def of(cls, network: Network, scaler: Scaler | None, outputs: Sequence[str]) -> AglPredictor:
+        """The predictor of a network, not calibrated yet; no scaler stands before an encoder."""
+        start = network.n_encoding
+        arrays = [part.detach().cpu().numpy().copy() for part in network.trunk[start:]]
+        front: Scaler | Encoded | None = scaler
+        if network.encoder is not None:
+            front = Encoded.of(network.encoder, network.trunk[:start])
+        assert front is not None
         return cls(
             list(outputs),
-            scaler,
+            front,
             [tuple(arrays[i : i + 4]) for i in range(0, len(arrays), 4)],
             network.weight[: network.n_primary].detach().cpu().numpy().copy(),
             np.ones(len(outputs)),
@@ -82,7 +88,7 @@ class AglPredictor:
 
     def raw(self, inputs: np.ndarray) -> np.ndarray:
         """Outputs before calibration, float64 of shape (n_cells, n_outputs)."""
-        values = self.scaler(inputs)
+        values = self.front(inputs)
         for weight, bias, gain, shift in self.layers:
             values = values @ weight.T + bias
             if self.normalise:
@@ -98,13 +104,8 @@ class AglPredictor:
 
     def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays and facts for JSON."""
-        arrays = {
-            "scaler.mean": self.scaler.mean,
-            "scaler.scale": self.scaler.scale,
-            "weight": self.weight,
-            "gain": self.gain,
-            "offset": self.offset,
-        }
+        arrays, image = self.front.save()
+        arrays |= {"weight": self.weight, "gain": self.gain, "offset": self.offset}
         for i, layer in enumerate(self.layers):
             for name, array in zip(("weight", "bias", "gain", "shift"), layer, strict=True):
                 arrays[f"layer{i}.{name}"] = array
@@ -112,6 +113,7 @@ class AglPredictor:
             "outputs": list(self.outputs),
             "n_layers": len(self.layers),
             "normalise": self.normalise,
+            "image": image,
         }
 
     @classmethod
@@ -120,7 +122,7 @@ class AglPredictor:
         names = ("weight", "bias", "gain", "shift")
         return cls(
             facts["outputs"],
-            Scaler(arrays["scaler.mean"], arrays["scaler.scale"]),
+            (Encoded if facts["image"] else Scaler).load(arrays, facts["image"]),
             [tuple(arrays[f"layer{i}.{n}"] for n in names) for i in range(facts["n_layers"])],
             arrays["weight"],
             arrays["gain"],

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -182,7 +182,11 @@ class Trainer:
         return torch.from_numpy(values).to(dtype=like.dtype, device=like.device)
 
     def _batch(self, rows: np.ndarray, n_genes: int | None) -> Batch:
-        return self.cells.batch(rows, n_genes, within_groups=self.settings.within_groups)
+        batch = self.cells.batch(rows, n_genes, within_groups=self.settings.within_groups)
+        encoder = self.network.encoder
+        if encoder is None or not self.settings.augment:
+            return batch
+        return replace(batch, inputs=encoder.turned(batch.inputs, self.rng))
 
     def _keep(self, network: Network, score: float, w: np.ndarray | None = None) -> Best:
         mask = self.weights.mask() if w is None else w[self.weights.n_primary :]

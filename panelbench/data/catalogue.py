@@ -344,16 +344,20 @@ def synthetic_data(name: str) -> DatasetSpec:
 def hest_data(name: str) -> DatasetSpec:
     """Describe a slide of HEST-1k, ``hest:TENX152``, recipe as in the AGL paper.
 
-    Access to HEST-1k is granted on request, so its files must be in mirror folders: ``st`` and
-    ``patches`` of a copy.
+    Inputs are colours of the patches, or with ``hest:TENX152+patches-32`` the patches themselves,
+    averaged to 32 pixels a side (224 are stored). Access to HEST-1k is granted on request, so its
+    files must be in mirror folders: ``st`` and ``patches`` of a copy.
     """
-    slide = valid_name(name.removeprefix(HEST))
+    known = valid_name(name.removeprefix(HEST))
+    slide, _, side = known.partition("+patches-")
+    if side and not side.isdecimal():
+        raise ConfigError(f"{name}: write the pixels as a number, {HEST}{slide}+patches-32")
     return _checked(
         DatasetSpec(
-            id=HEST + slide,
+            id=HEST + known,
             title=f"HEST-1k, slide {slide}",
             reader="hest",
-            reader_options={"make_unique": True},
+            reader_options={"make_unique": True, **({"patches": int(side)} if side else {})},
             files=(SourceFile(name=f"{slide}.h5ad"), SourceFile(name=f"{slide}.h5")),
             recipe=(
                 Step(name="filter_cells", options={"min_genes": 200}),
@@ -363,7 +367,7 @@ def hest_data(name: str) -> DatasetSpec:
             # Expression from the colours of the patches, by folds of the spots, as in that paper.
             tasks=(TaskSpec(name="expression", kind="expression", primary=50, min_cells=3),),
             split=SplitSpec(scheme="folds", folds=5, validation=0.2),
-            inputs="image_features",
+            inputs="patches" if side else "image_features",
             citation="Jaume et al. 2024, HEST-1k, NeurIPS Datasets and Benchmarks",
             homepage="https://huggingface.co/datasets/MahmoodLab/hest",
             licence="CC BY-NC-SA 4.0, access on request",

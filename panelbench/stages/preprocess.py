@@ -127,7 +127,10 @@ def _assemble(adata: AnnData, spec: DatasetSpec, where: str) -> tuple[AnnData, d
             raise DataError(
                 f"{where}: no inputs {spec.inputs!r} in obsm; {hint(spec.inputs, adata.obsm)}"
             )
-        obsm[INPUTS] = np.asarray(adata.obsm[spec.inputs], dtype=np.float32)
+        values = np.asarray(adata.obsm[spec.inputs])
+        # Pixels stay bytes: as numbers they would take four times the space.
+        pixels = values.dtype == np.uint8
+        obsm[INPUTS] = values if pixels else values.astype(np.float32, copy=False)
         if not np.isfinite(obsm[INPUTS]).all():
             raise DataError(f"{where}: inputs {spec.inputs!r} hold NaN or infinite values")
     if spec.split.scheme == "blocks":

@@ -1,4 +1,4 @@
-"""Colours of image patches, as features for prediction where nothing better is at hand."""
+"""Image patches: their colours, as features where nothing better is at hand, and small ones."""
 
 from __future__ import annotations
 
@@ -24,3 +24,22 @@ def colours(patch: np.ndarray) -> list[float]:
         *pixels.std(axis=0),
         *np.quantile(pixels.mean(axis=1), [0.1, 0.5, 0.9]),
     ]
+
+
+def averaged(patch: np.ndarray, side: int) -> np.ndarray:
+    """A patch of fewer pixels, each the mean of a square of the given ones.
+
+    Parameters
+    ----------
+    patch
+        Square, height x width x 3, uint8.
+    side
+        Pixels along each side; divides those of the patch.
+
+    Returns
+    -------
+    uint8 of shape (side * side * 3,), row by row.
+    """
+    step = len(patch) // side
+    squares = patch[..., :3].reshape(side, step, side, step, 3)
+    return np.rint(squares.mean(axis=(1, 3))).astype(np.uint8).ravel()
