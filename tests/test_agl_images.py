@@ -242,5 +242,5 @@ def test_the_suite_trains_networks_on_patches() -> None:
         discover(), lambda _: "a",
     )  # fmt: skip
     assert {run.dataset.id for run in plan.selections} == {"her2st-images"}
-    networks = [run for run in plan.selections if run.method.startswith("agl")]
-    assert networks and all(run.params["images"] == "cnn" for run in networks)
+    rows = [row for row in plan.rows if row.method.startswith("agl")]
+    assert rows and all("images=cnn" in row.variant for row in rows)
