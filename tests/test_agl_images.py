@@ -1,4 +1,4 @@
-"""Auxiliary gene learning from images: what a small network finds, derivatives, files, the suite."""
+"""Auxiliary gene learning from images: what is found, derivatives, files, the suite."""
 
 from __future__ import annotations
 
@@ -169,7 +169,8 @@ def test_patches_are_turned_one_by_one_and_keep_their_pixels() -> None:
 
 def test_inputs_that_are_no_patches_are_told(planted: Any) -> None:
     problem = planted[0]
-    for inputs in (problem.inputs.astype(np.float32), problem.inputs[:, :-3], problem.inputs[:, :3]):
+    pixels = problem.inputs
+    for inputs in (pixels.astype(np.float32), pixels[:, :-3], pixels[:, :3]):
         with pytest.raises(NotApplicable, match="square patches of 8 pixels or more"):
             fit(replace(problem, inputs=inputs), epochs=1)
     with pytest.raises(ValueError, match="weights belongs to images resnet18"):

@@ -562,6 +562,14 @@ def hest_files(folder: Path, spots: int = 30) -> anndata.AnnData:
     return adata
 
 
+def test_patches_are_averaged_by_squares() -> None:
+    from panelbench.data.readers._colours import averaged
+
+    patch = np.arange(6 * 6 * 3, dtype=np.uint8).reshape(6, 6, 3)
+    expected = [patch[y : y + 3, x : x + 3].mean(axis=(0, 1)) for y in (0, 3) for x in (0, 3)]
+    np.testing.assert_array_equal(averaged(patch, 2), np.concatenate(expected))
+
+
 def test_hest(tmp_path: Path) -> None:
     source = hest_files(tmp_path)
     spec = find_dataset("hest:TENX1", CATALOGUE)
@@ -574,6 +582,14 @@ def test_hest(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.obsm["spatial"][:, 1], 100 * np.array(number))
     facts = prepare(spec, tmp_path / "h.h5ad", tmp_path / "downloads", [tmp_path])
     assert facts["x"] == "lognorm" and facts["cells"] == 27
+    small = read(find_dataset("hest:TENX1+patches-4", CATALOGUE), files)
+    assert small.obsm["patches"].shape == (27, 4 * 4 * 3)
+    assert small.obsm["patches"].dtype == np.uint8
+    np.testing.assert_array_equal(small.obsm["patches"][:, 7], number)
+    with pytest.raises(ConfigError, match="3 does not divide patches of shape"):
+        read(find_dataset("hest:TENX1+patches-3", CATALOGUE), files)
+    with pytest.raises(ConfigError, match="pixels as a number"):
+        find_dataset("hest:TENX1+patches-few", CATALOGUE)
     with pytest.raises(DataError, match=r"TENX2\.h5ad has no download address.*--mirror"):
         prepare(find_dataset("hest:TENX2", CATALOGUE), tmp_path / "x", tmp_path / "downloads")
     with h5py.File(tmp_path / "TENX1.h5", "a") as file:

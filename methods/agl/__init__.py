@@ -1,10 +1,11 @@
 """Auxiliary gene learning: other genes as further targets, and how many of them help.
 
 A network predicts the expression of a few primary genes from features of a cell or spot (an image
-embedding, proteins, a panel of genes), or from an image of it (`images`). It is trained on the primary genes and on auxiliary ones,
-which share its trunk (`network`). Auxiliary genes stand in the order of their variability
-(`ordering`); a soft cut in that order (`mask`) is learned from the validation loss of the primary
-genes (`hyper`, `training`). What remains is a predictor (`predictor`) and the cut.
+embedding, proteins, a panel of genes), or from an image of it (`images`). It is trained on the
+primary genes and on auxiliary ones, which share its trunk (`network`). Auxiliary genes stand in the
+order of their variability (`ordering`); a soft cut in that order (`mask`) is learned from the
+validation loss of the primary genes (`hyper`, `training`). What remains is a predictor
+(`predictor`) and the cut.
 
 The order is that of Seurat's highly variable genes and is not learned. The cut says how far down
 the list genes are useful as training targets, not which genes are worth measuring.

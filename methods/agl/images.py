@@ -190,9 +190,9 @@ class Encoded:
     def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays and facts for JSON."""
         arrays = {"image.mean": self.encoder.mean, "image.scale": self.encoder.scale}
-        buffers = dict(self.encoder.module.named_buffers())
-        named = dict(zip(self.encoder.names, self.parameters, strict=True))
-        arrays |= {f"image.{name}": value.numpy().copy() for name, value in (named | buffers).items()}
+        state = dict(self.encoder.module.named_buffers())
+        state |= dict(zip(self.encoder.names, self.parameters, strict=True))
+        arrays |= {f"image.{name}": value.numpy().copy() for name, value in state.items()}
         return arrays, {"kind": self.encoder.kind, "side": self.encoder.side}
 
     @classmethod
@@ -201,9 +201,8 @@ class Encoded:
         import torch
 
         module = _module(facts["kind"])
-        module.load_state_dict(
-            {name: torch.from_numpy(np.array(arrays[f"image.{name}"])) for name in module.state_dict()}
-        )
+        saved = {name: np.array(arrays[f"image.{name}"]) for name in module.state_dict()}
+        module.load_state_dict({name: torch.from_numpy(value) for name, value in saved.items()})
         mean, scale = arrays["image.mean"], arrays["image.scale"]
         encoder = Encoder(facts["kind"], facts["side"], mean, scale, module.eval())
         return cls(encoder, encoder.parameters())
