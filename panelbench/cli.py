@@ -7,14 +7,14 @@ import io
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from panelbench import __version__
-from panelbench.commands import JSON_FORMAT, options
-from panelbench.errors import InputError, PanelbenchError
+from panelbench.commands import JSON_FORMAT, design, options
+from panelbench.errors import ConfigError, InputError, PanelbenchError
 from panelbench.text import printable
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ app = typer.Typer(
 
 
 def _command(
-    name: str, help: str, *groups: Callable[..., None]
+    name: str, help: str, *groups: Callable[..., None], without: Collection[str] = ()
 ) -> Callable[[Callable[[dict[str, Any]], int]], None]:
     """Make a command whose options are those of the groups; its body gets their values."""
 
@@ -42,6 +42,8 @@ def _command(
         parameters: dict[str, inspect.Parameter] = {}
         for group in groups:
             parameters |= inspect.signature(group, eval_str=True).parameters
+        for unwanted in without:
+            del parameters[unwanted]
         command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in parameters.values()}
         app.command(name, help=help)(command)
@@ -245,6 +247,19 @@ def _report(values: dict[str, Any]) -> int:
 )
 def _run(values: dict[str, Any]) -> int:
     return _stage(values, ("preprocess", "select", "evaluate", "report"))
+
+
+@_command(
+    "design",
+    "Choose a panel from data alone: try selectors, take one, write a page.",
+    *(design.asked, options.grid, options.constraints, options.place, options.run, options.limits),
+    without=design.WITHOUT,
+)
+def _design(values: dict[str, Any]) -> int:
+    out = values["out"]
+    if out.suffix or out.is_file():
+        raise ConfigError(f"--out {out}: give a folder; it holds the page and the panel")
+    return design.design(_request(values), _settings(values | {"results": out}), values)
 
 
 @_command(

@@ -26,7 +26,7 @@ FLOORS = [
     {"stages"},
     {"suite", "contract"},
     {"running", "report"},
-    {"cluster"},
+    {"cluster", "design"},
     {"api", "submission"},
     {"commands"},
     {"cli"},

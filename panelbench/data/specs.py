@@ -115,12 +115,14 @@ class SplitSpec(Model):
         ``holdout``: random cells; ``groups``: whole groups, none on both sides;
         ``leave-one-group-out``: the group numbered by the seed is the test set; ``folds``: the
         cells of every group in equal parts at random, the part numbered by the seed is the test
-        set; ``blocks``: the same with tiles of ``obsm["spatial"]`` in the place of cells.
+        set; ``blocks``: the same with tiles of ``obsm["spatial"]`` in the place of cells;
+        ``cross``: the cells in `folds` parts of about the same class shares, with `group` whole
+        groups; ``all``: every cell is a training cell, for a last panel that nothing scores.
     test, validation
         Fractions of the cells. With ``folds`` and ``blocks`` the test set is one part, and
         `validation` is rounded to whole parts, those that follow it.
     stratify
-        Keep the class shares of the first task (``holdout`` only).
+        Keep the class shares of the first task (``holdout`` and ``cross``).
     group
         Column of ``obs`` with donors, batches or slides.
     min_per_class
@@ -132,12 +134,15 @@ class SplitSpec(Model):
         How often ``leave-one-group-out`` goes through the groups: the seeds of later rounds leave
         out the same groups, with other draws of everything that is drawn.
     folds
-        Parts of ``folds`` and ``blocks``; seeds beyond them begin another division at random.
+        Parts of ``folds``, ``blocks`` and ``cross``; seeds beyond them begin another division at
+        random.
     tiles
         Tiles of ``blocks`` along each side of a group.
     """
 
-    scheme: Literal["holdout", "groups", "leave-one-group-out", "folds", "blocks"] = "holdout"
+    scheme: Literal[
+        "holdout", "groups", "leave-one-group-out", "folds", "blocks", "cross", "all"
+    ] = "holdout"
     test: Annotated[float, Field(gt=0, lt=1)] = 0.2
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     stratify: bool = True
@@ -168,6 +173,8 @@ class SplitSpec(Model):
                 raise ValueError(f"validation {self.validation}: less than one of {self.folds} "
                                  "folds")  # fmt: skip
             return self
+        if self.validation and self.scheme in ("cross", "all"):
+            raise ValueError(f"scheme {self.scheme!r} has no validation cells")
         if self.test + self.validation >= 1:
             raise ValueError("test and validation together leave no training cells")
         if self.min_per_class is not None and self.stratify:
@@ -184,7 +191,7 @@ class SplitSpec(Model):
 _OF_SCHEMES = {
     "validate_group": ("leave-one-group-out",),
     "rounds": ("leave-one-group-out",),
-    "folds": ("folds", "blocks"),
+    "folds": ("folds", "blocks", "cross"),
     "tiles": ("blocks",),
 }
 """Fields that only some schemes read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def split_cells(
         ``leave-one-group-out`` draws validation cells (a fraction of all) from the other groups.
     seed
         Seed of the run; for ``leave-one-group-out`` the number of the group, in sorted order, for
-        ``folds`` and ``blocks`` that of the part.
+        ``folds``, ``blocks`` and ``cross`` that of the part.
     class_names
         Names for error messages.
     spatial
@@ -70,7 +71,11 @@ def split_cells(
         for, or a part would be empty.
     """
     entropy = np.random.SeedSequence((seed, zlib.crc32(b"split")))
-    if spec.scheme in ("folds", "blocks"):
+    if spec.scheme == "all":
+        train, validation, test = np.arange(len(obs)), *np.empty((2, 0), dtype=np.int64)
+    elif spec.scheme == "cross":
+        train, validation, test = _cross(obs, labels, spec, seed)
+    elif spec.scheme in ("folds", "blocks"):
         train, validation, test = _equal_parts(obs, spec, seed, spatial)
     elif spec.scheme == "leave-one-group-out":
         groups = _groups(obs, spec)
@@ -99,7 +104,7 @@ def split_cells(
             wanted = _share(spec.validation, len(obs))
             train, validation = _draw(train, wanted, second, strata)
     parts = [np.sort(part).astype(np.int64) for part in (train, validation, test)]
-    asked = True, spec.validation > 0 or spec.validate_group, True
+    asked = True, spec.validation > 0 or spec.validate_group, spec.scheme != "all"
     for name, part, wanted in zip(("training", "validation", "test"), parts, asked, strict=True):
         if wanted and not len(part):
             raise DataError(f"split {spec.scheme}: no {name} cells among {len(obs)} cells")
@@ -270,6 +275,37 @@ def _equal_parts(
     held = (later > 0) & (later <= spec.n_validation)
     train = later > spec.n_validation
     return np.flatnonzero(train), np.flatnonzero(held), np.flatnonzero(later == 0)
+
+
+def _cross(
+    obs: pd.DataFrame, labels: np.ndarray, spec: SplitSpec, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Parts of the same class shares, of whole groups where there are any; one is for the test.
+
+    A class of fewer cells than parts is missing in some; cells without a label count as a class.
+    """
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
+
+    turn, number = divmod(seed, spec.folds)
+    entropy = _integer(np.random.SeedSequence((turn, zlib.crc32(b"split"), spec.folds)))
+    groups = None if spec.group is None else _groups(obs, spec)
+    n = len(obs) if groups is None else len(np.unique(groups))
+    if n < spec.folds:
+        what = "cells" if groups is None else f"groups in {spec.group!r}"
+        raise DataError(f"split cross: {n} {what}, fewer than the {spec.folds} folds")
+    common = np.unique(labels, return_counts=True)[1].max() >= spec.folds
+    strata = labels if spec.stratify and common else np.zeros(len(obs), dtype=np.int64)
+    splitter = StratifiedKFold if groups is None else StratifiedGroupKFold
+    parts = splitter(spec.folds, shuffle=True, random_state=entropy)
+    with warnings.catch_warnings():
+        # It warns of classes with fewer cells than parts.
+        warnings.simplefilter("ignore", UserWarning)
+        found = list(parts.split(strata[:, None], strata, groups))
+    if not all(len(test) for _, test in found):
+        # Few groups of unlike shares: rather unlike parts than an empty one.
+        found = list(GroupKFold(spec.folds).split(strata[:, None], strata, groups))
+    train, test = found[number]
+    return train, train[:0], test
 
 
 def _tiles(spatial: np.ndarray | None, rows: np.ndarray, spec: SplitSpec, name: str) -> np.ndarray:

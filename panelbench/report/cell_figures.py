@@ -52,10 +52,11 @@ class Block:
 
 @dataclass(frozen=True)
 class CellContent:
-    """All that a figure of cells shows."""
+    """All that a figure of cells shows; `side` is that of a map in inches."""
 
     title: str
     blocks: tuple[Block, ...]
+    side: float = 2.3
 
 
 def umap(summary: Summary, spec: FigureSpec) -> CellContent | None:
@@ -77,8 +78,8 @@ def draw_umap(content: CellContent) -> Figure:
 
     blocks = content.blocks
     layouts = [_layout(block.pictures) for block in blocks]
-    heights = [2.3 * rows + 0.3 for rows, _ in layouts]
-    width = 2.3 * max(columns for _, columns in layouts) + 2.2
+    heights = [content.side * rows + 0.3 for rows, _ in layouts]
+    width = content.side * max(columns for _, columns in layouts) + 2.2
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=heights)
     for part, block, (rows, columns) in zip(parts.flat, blocks, layouts, strict=True):
@@ -159,13 +160,13 @@ def _picture(
     summary: Summary, place: Place, entrant: Entrant, label: str, names: Sequence[str]
 ) -> _Picture | None:
     for line in summary.runs(place, entrant):
-        arrays = _read(line.arrays)
+        arrays = read_arrays(line.arrays)
         if all(name in arrays for name in names):
             return _Picture(label, place.k, tuple(line.classes), line.metrics, arrays)
     return None
 
 
-def _read(path: str) -> dict[str, np.ndarray]:
+def read_arrays(path: str) -> dict[str, np.ndarray]:
     """Arrays of a file; none when it cannot be read, as where only records were copied."""
     try:
         with opened(path) as handle, np.load(handle, allow_pickle=False) as stored:

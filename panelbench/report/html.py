@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from panelbench.report.classes import ClassDetails
 from panelbench.report.genes import MethodPanels
-from panelbench.report.grid import Grid
+from panelbench.report.grid import Grid, to_csv
 from panelbench.report.sources import sources
 from panelbench.report.summary import Summary
 from panelbench.stages.constraints import Constraints
@@ -57,6 +57,31 @@ class Page:
     failures: Grid
     methods: Grid
     provenance: Mapping[str, Sequence[tuple[str, str]]]
+
+
+LARGEST_CSV = 200_000
+"""Characters of a table's CSV that a page carries for its link, at most."""
+
+
+def csv_url(grid: Grid) -> str:
+    """A table as a CSV file that a page offers without one beside it.
+
+    What its cells show, where all that lies behind them is too much; "" where that is, too.
+    """
+    shown = [{str(number): cell.text for number, cell in enumerate(row)} for row in grid.rows]
+    head = {str(n): " ".join(filter(None, names)) for n, names in enumerate(grid.header)}
+    for lines in (grid.records, shown):
+        # A line is a name and a number at least: what is too long is not written first.
+        if not lines or len(lines) * len(lines[0]) * 2 > LARGEST_CSV:
+            continue
+        text = to_csv(lines)
+        if lines is shown:
+            text = to_csv([head]).partition("\n")[2] + text.partition("\n")[2]
+        if len(text) <= LARGEST_CSV:
+            return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode(
+                "ascii"
+            )
+    return ""
 
 
 def tiles(summary: Summary) -> list[tuple[str, str]]:
@@ -138,8 +163,8 @@ def dataset_facts(summary: Summary) -> list[dict[str, Any]]:
 
 def render(page: Page) -> str:
     """Fill the template; every text is escaped."""
-    template = _template("report.html.j2")
-    return template.render(
+    return fill(
+        "report.html.j2",
         page=page,
         suite=page.summary.results.suite,
         tiles=tiles(page.summary),
@@ -157,12 +182,17 @@ def render_paper(
         (item.suite, item.problem, _link(item.folder, folder) if item.folder else "")
         for item in suites
     ]
-    return _template("paper.html.j2").render(paper=paper, shown=shown, suites=links)
+    return fill("paper.html.j2", paper=paper, shown=shown, suites=links)
 
 
 def _link(target: Path, folder: Path) -> str:
     """Relative address of the page of another report."""
     return quote(os.path.relpath(target / "report.html", folder).replace(os.sep, "/"))
+
+
+def fill(name: str, **shown: Any) -> str:
+    """Fill a template; every text is escaped."""
+    return _template(name).render(**shown)
 
 
 def _template(name: str) -> Template:
@@ -175,4 +205,5 @@ def _template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["csv_url"] = csv_url
     return environment.get_template(name)
