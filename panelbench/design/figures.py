@@ -85,7 +85,7 @@ def _grid(blocks: Blocks, width: float) -> tuple[Figure, list[tuple[Axes, slice]
     parts = -(-len(blocks.genes) // IN_A_ROW)
     per_row = -(-len(blocks.genes) // parts)
     names = 0.075 * max(map(len, blocks.classes))
-    label = 0.085 * max(map(len, blocks.genes)) + 0.2
+    label = 0.07 * max(map(len, blocks.genes)) + 0.15
     height = parts * (CELL * len(blocks.classes) + label) + 0.3
     figure = Figure(figsize=(CELL * per_row + names + width, height), layout="constrained")
     axes = figure.subplots(parts, 1, squeeze=False)[:, 0]
@@ -163,7 +163,7 @@ class Curve:
     others
         By label, mean score by size of the sizes asked for.
     ceiling
-        Score of all genes on the first part; NaN where unknown.
+        Mean score of all genes; NaN where unknown.
     elbow, k
         Smallest size within one standard error of the best; size of the panel.
     """
@@ -205,7 +205,7 @@ def curve(shown: Curve, winner: str) -> Figure:
         )  # fmt: skip
     if np.isfinite(shown.ceiling):
         ax.axhline(100 * shown.ceiling, color="black", lw=0.8, linestyle="--")
-        ax.annotate("all genes (first part)", (1, 100 * shown.ceiling), (2, 3),
+        ax.annotate("all genes", (1, 100 * shown.ceiling), (2, 3),
                     textcoords="offset points", fontsize=8)  # fmt: skip
     every = sorted({*sizes, *(size for found in shown.others.values() for size in found)})
     ax.set_xscale("log")
@@ -262,6 +262,7 @@ def told_apart(shares: Sequence[float]) -> Figure:
     values = [100 * share for share in shares]
     ax.step(range(1, len(values) + 1), values, where="mid", color=COLOURS[0])
     ax.set_ylim(0, 103)
+    ax.set_xlim(0.4, len(values) + 0.6)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("genes, in the panel's order")
     ax.set_ylabel("pairs told apart, %")

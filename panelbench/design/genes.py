@@ -36,8 +36,8 @@ def gene_lines(found: Found, profile: Profile) -> list[dict[str, Any]]:
     marked = (alone > wanted.marker_auroc) & (seen > wanted.marker_detection)
     mean, detection = profile.overall(profile.means), profile.overall(profile.detection)
     alike = _alike(profile, panel)
-    why = _reasons(result, panel, found.choice.winner.label, wanted.include)
     scores = result.get("scores") or [None] * len(panel)
+    why = _reasons(result, panel, found.choice.winner.label, wanted.include)
     lines = []
     for number, (gene, column) in enumerate(zip(panel, columns.tolist(), strict=True)):
         best = int(alone[:, number].argmax())
@@ -76,10 +76,13 @@ def _reasons(
     # The classes that brought genes stand in the order of the method's ranking, which
     # constraints change: they are told only where the panel is that ranking's.
     known = dict(zip(panel, marker_of, strict=False)) if not told else {}
-    found = {}
-    for rank, gene in enumerate(panel, start=1):
-        place = f"{label}, place {rank}"
-        found[gene] = f"{place}, for {known[gene]}" if gene in known else place
+    scores = result.get("scores") or ()
+    found = dict.fromkeys(panel, label)
+    for gene, score in zip(panel, scores, strict=False):
+        found[gene] = f"{label}, score {score:.3g}"
+    for gene in panel:
+        if gene in known:
+            found[gene] += f", for {known[gene]}"
         if gene in notes:
             found[gene] = f"constraint: {notes[gene]}"
     return found

@@ -85,7 +85,7 @@ def write(found: Found, settings: Settings) -> Written:
         genes=tables.gene_table(lines, "count" if profile.counts is not None else "value"),
         selectors=tables.selector_table(found.choice, found.asked.base.ks),
         sizes=tables.size_table(growth, elbow) if growth else None,
-        gains=tables.gain_table(added),
+        gains=tables.gain_table(added, growth),
         classes=tables.class_table(judged, total, profile, lines),
         pairs=tables.pair_table(pairs),
         others=tables.other_table(found.closer),
@@ -146,7 +146,8 @@ def _draw(
             k: float(item.candidate.scores[k].mean()) for k in found.asked.base.ks
         }
         for item in found.choice.standings
-        if item.candidate.complete
+        # The winner has a curve of its own where one size is asked for.
+        if item.candidate.complete and (item.candidate is not winner or len(found.records) > 1)
     }
     shown = figures.Curve(growth, others, _ceiling(found), elbow, found.k)
     drawn = {}
@@ -191,9 +192,9 @@ def _umap(found: Found) -> Figure | None:
 
 
 def _ceiling(found: Found) -> float:
-    """Score of all genes on the first part; NaN without one."""
+    """Mean score of all genes on the parts; NaN where one has none."""
     values = [line.metrics[METRIC] for line in found.ceiling.scores if METRIC in line.metrics]
-    return values[0] if values else float("nan")
+    return float(np.mean(values)) if len(values) == found.folds else float("nan")
 
 
 # -- words ---------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ def _tiles(found: Found, profile: Profile, elbow: int) -> list[tuple[str, str]]:
         (f"{int(profile.allowed.sum()):,}", "candidate genes"),
     ]
     if np.isfinite(ceiling):
-        tiles.insert(3, (f"{100 * ceiling:.1f}", "with all genes, % (first part)"))
+        tiles.insert(3, (f"{100 * ceiling:.1f}", "with all genes, %"))
     return tiles
 
 
@@ -260,7 +261,7 @@ def _facts(found: Found) -> list[tuple[str, str]]:
     """How it was made."""
     asked, run = found.asked, found.final
     lines = [
-        ("Data", ", ".join(file.name for file in asked.spec.files) or asked.spec.id),
+        ("Data", ", ".join(Path(file.name).name for file in asked.spec.files) or asked.spec.id),
         ("Classes", asked.task),
         ("Parts", f"{found.folds}, {asked.group} kept whole" if asked.group
          else f"{found.folds}, of the same class shares"),

@@ -104,10 +104,10 @@ class Asked:
         return self._suite("closer", self._cross(folds), [winner], (k,), folds, evaluators)
 
     def ceiling(self, folds: int, k: int) -> SuiteSpec:
-        """All genes on the first part: their forest, their picture."""
-        evaluators = [EvaluatorEntry(evaluator=name, seeds=(0,)) for name in (JUDGE, "umap")]
+        """All genes on the parts: their forest; their picture on the first."""
+        evaluators = [EvaluatorEntry(evaluator=JUDGE), EvaluatorEntry(evaluator="umap", seeds=(0,))]
         methods = [MethodEntry(method=CEILING)]
-        suite = self._suite("ceiling", self._cross(folds), methods, (k,), 1, evaluators)
+        suite = self._suite("ceiling", self._cross(folds), methods, (k,), folds, evaluators)
         return suite.model_copy(update={"constraints": None})
 
     def final(self, methods: Sequence[MethodEntry], ks: Sequence[int]) -> SuiteSpec:

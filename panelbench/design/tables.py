@@ -140,8 +140,8 @@ def size_table(growth: Mapping[int, np.ndarray], elbow: int) -> Listing:
     return Listing.of(Grid.plain("sizes", "Sizes", columns, rows, caption=caption), 4)
 
 
-def gain_table(found: Sequence[Gain]) -> Listing:
-    """What each further gene adds."""
+def gain_table(found: Sequence[Gain], growth: Mapping[int, np.ndarray]) -> Listing:
+    """What each further gene adds; `growth` has scores of the first genes, for some sizes."""
     rows = []
     for rank, gain in enumerate(found, start=1):
         pairs = [" / ".join(pair) for pair in gain.first]
@@ -154,6 +154,7 @@ def gain_table(found: Sequence[Gain]) -> Listing:
             (
                 gain.gene,
                 str(rank),
+                _percent(growth[rank].mean()) if rank in growth else "",
                 str(len(pairs)),
                 "; ".join(pairs[:4]) + more or "–",
                 f"{gain.together:.1%}",
@@ -161,16 +162,17 @@ def gain_table(found: Sequence[Gain]) -> Listing:
             )
         )
     columns = (
-        "Gene", "Rank", "New pairs", "Is the first to tell apart", "Pairs told apart so far",
-        "Raises most",
+        "Gene", "Rank", "Macro F1 so far", "New pairs", "Is the first to tell apart",
+        "Pairs told apart so far", "Raises most",
     )  # fmt: skip
     caption = (
         "A gene tells two classes apart where its AUROC between their cells is above 0.8 (all "
         "cells, at most 500 of a class). Genes that are the first for no pair may still count "
-        "together with others, or stand in where one fails."
+        "together with others, or stand in where one fails. Macro F1, in percent: of the first "
+        "genes of the panels of the parts, for some sizes."
     )
     grid = Grid.plain("gains", "What each further gene adds", columns, rows, caption=caption)
-    return Listing.of(grid, 3, 5)
+    return Listing.of(grid, 4, 6)
 
 
 def pair_table(pairs: Sequence[Pair]) -> Listing:
@@ -247,8 +249,8 @@ def other_table(closer: Results) -> Listing:
             item = metrics[metric]
             values = np.array([line.metrics[metric] for line in lines if metric in line.metrics])
             values = 100 * values if item.percent else values
-            form = f"{values.mean():.1f}%" if item.percent else f"{values.mean():.3g}"
-            spread = f"{values.std(ddof=1):.2g}" if len(values) > 1 else "–"
+            form = f"{values.mean():.1f}%" if item.percent else amount(values.mean())
+            spread = amount(values.std(ddof=1)) if len(values) > 1 else "–"
             way = "higher" if item.higher_is_better else "lower"
             rows.append((item.label, label, form, spread, str(len(values)), way))
         if bad is not None and not bad.metrics:
