@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from panelbench.data.fetch import source_checksum
 from panelbench.data.specs import DatasetSpec
 from panelbench.errors import ConfigError, InputError
+from panelbench.keywords import request_of, settings_of
 from panelbench.records.bulk import many_objects
 from panelbench.records.files import write_atomically
 from panelbench.records.status import Status, exit_code
@@ -20,12 +19,12 @@ from panelbench.records.store import Store
 from panelbench.registry import discover, discover_evaluators
 from panelbench.report.collect import collect
 from panelbench.report.frame import scores_frame
+from panelbench.report.panel_file import panel_csv
 from panelbench.report.results import Results
 from panelbench.running.executor import Executor
 from panelbench.running.needs import check_names, with_suite
-from panelbench.running.settings import Settings, default_cache, default_mirrors
+from panelbench.running.settings import Settings
 from panelbench.running.states import StageSummary, State, States
-from panelbench.stages.panel import panel_of
 from panelbench.suite.choice import with_keys
 from panelbench.suite.panels import check_panel, read_panel
 from panelbench.suite.plan import make_plan
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 SAID = 20_000
 """Runs from which on their number is said before they are planned: it takes a second or more."""
 STAGES = ("preprocess", "select", "evaluate", "report")
+__all__ = ["STAGES", "Done", "design", "inspect", "perform", "plan_for", "report", "run"]
 
 
 @dataclass
@@ -241,20 +241,7 @@ def _write_panel(run: SelectRun, states: States, out: Path) -> None:
     state = states.of(run)
     if state.record is None or state.record.status is not Status.OK:
         return
-    result = state.record.result
-    panel = panel_of(result, run.k)
-    scores = result.get("scores") or [""] * len(panel)
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    told = result.get("constraints") or {}
-    # Under constraints a fourth column says why a gene is there that the ranking did not put there.
-    why, header = told.get("moved_in", {}), ["rank", "gene", "score"]
-    table.writerow([*header, "note"] if told else header)
-    table.writerows(
-        (rank, gene, score, *([why.get(gene, "")] if told else []))
-        for rank, (gene, score) in enumerate(zip(panel, scores, strict=False), start=1)
-    )
-    write_atomically(out, buffer.getvalue())
+    write_atomically(out, panel_csv(state.record.result, run.k))
 
 
 def _check_problems(plan: Plan, problems: Mapping[str, str]) -> None:
@@ -353,48 +340,64 @@ def run(
     return scores_frame(found)
 
 
-def request_of(suite: str | Path | None, given: Mapping[str, Any], who: str) -> Request:
-    """A request from what a function was given.
+def design(
+    data: str | Path | None = None,
+    label: str | None = None,
+    *,
+    k: int | Iterable[int] = 32,
+    out: str | Path = "design",
+    folds: int = 5,
+    maps: bool = True,
+    cache: str | Path | None = None,
+    mirror: str | Path | Iterable[str | Path] | None = None,
+    methods_dir: str | Path | Iterable[str | Path] = (),
+    jobs: int | None = None,
+    device: str = "auto",
+    quiet: bool = True,
+    **request: Any,
+) -> pd.DataFrame:
+    """Choose a panel from data alone, and write its page.
+
+    Parameters
+    ----------
+    data, label
+        A file of one's own and its column of classes; or ``dataset`` and ``task``.
+    k
+        Genes; of several sizes the smallest that is good enough is taken.
+    out
+        Folder of the design: ``index.html``, ``panel.csv``, ``figures/``, and the records.
+    folds
+        Parts of the cells that take turns in being held away.
+    maps
+        Draw UMAPs, which take a while.
+    cache, mirror, methods_dir, jobs, device, quiet
+        As in `run`.
+    **request
+        Further fields of `panelbench.suite.request.Request`: ``method``, ``constraints``,
+        ``data_options``, ...
+
+    Returns
+    -------
+    One row per gene of the panel, in its order; `panelbench.design.genes.COLUMNS` names the
+    columns.
 
     Raises
     ------
-    ConfigError
-        For what no request has.
+    InputError
+        When something that was given does not fit.
+    PanelbenchError
+        When no selector has a score, or none finds a panel that keeps to the constraints.
     """
-    unknown = given.keys() - set(Request.__dataclass_fields__)
-    if unknown:
-        raise ConfigError(f"{who}() has no option {sorted(unknown)[0]!r}")
-    fields = dict(given)
-    for name in ("dataset", "method", "task", "k", "seed", "evaluator", "label", "target"):
-        if name in fields and isinstance(fields[name], str | int):
-            fields[name] = [fields[name]]
-    for name in ("data", "datasets"):
-        if isinstance(fields.get(name), str):
-            fields[name] = Path(fields[name])
-    if "panel" in fields:
-        fields["panel"] = _paths(fields["panel"])
-    return Request(suite=None if suite is None else str(suite), **fields)
+    import pandas as pd
 
+    from panelbench.design import page
+    from panelbench.design import perform as designing
 
-def settings_of(
-    results: str | Path,
-    cache: str | Path | None,
-    mirror: str | Path | Iterable[str | Path] | None,
-    methods_dir: str | Path | Iterable[str | Path],
-    evaluators_dir: str | Path | Iterable[str | Path],
-    **more: Any,
-) -> Settings:
-    """Settings from what a function was given."""
-    return Settings(
-        results=Path(results),
-        cache=Path(cache) if cache else default_cache(),
-        mirrors=default_mirrors() if mirror is None else _paths(mirror),
-        methods_dirs=_paths(methods_dir),
-        evaluators_dirs=_paths(evaluators_dir),
-        **more,
+    given = {"data": data, "label": label, "k": [k] if isinstance(k, int) else list(k), **request}
+    asked = {name: value for name, value in given.items() if value is not None}
+    settings = settings_of(
+        out, cache, mirror, methods_dir, (), jobs=jobs, device=device, quiet=quiet
     )
-
-
-def _paths(given: str | Path | Iterable[str | Path]) -> tuple[Path, ...]:
-    one = [given] if isinstance(given, str | Path) else given
-    return tuple(Path(path) for path in one)
+    found = designing.perform(request_of(None, asked, "design"), settings, folds, maps=maps)
+    written = page.write(found, settings)
+    return pd.DataFrame(written.genes)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from panelbench.api import plan_for, request_of, settings_of
+from panelbench.api import plan_for
 from panelbench.cluster import slurm
 from panelbench.cluster.arrange import PACK, Arrangement, jobs_of
 from panelbench.cluster.jobs import Job
 from panelbench.cluster.slurm import ClusterError, Options, Slurm
 from panelbench.cluster.todo import Standing, standing
+from panelbench.keywords import request_of, settings_of
 from panelbench.records.files import write_atomically
 from panelbench.records.store import Store
 from panelbench.running.executor import Executor

@@ -27,6 +27,7 @@ FLOORS = [
     {"suite", "contract"},
     {"running", "report"},
     {"cluster", "design"},
+    {"keywords"},
     {"api", "submission"},
     {"commands"},
     {"cli"},

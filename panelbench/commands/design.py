@@ -43,6 +43,15 @@ def asked(
             rich_help_panel=_PANEL,
         ),
     ] = None,
+    no_maps: Annotated[
+        bool,
+        typer.Option(
+            "--no-maps",
+            help="Leave out the UMAPs, which take a while.",
+            show_default=False,
+            rich_help_panel=_PANEL,
+        ),
+    ] = False,
 ) -> None:
     """Options of ``design`` alone."""  # fmt: skip
 
@@ -74,6 +83,7 @@ def design(request: Request, settings: Settings, values: dict[str, Any]) -> int:
         settings,
         values["folds"] or FOLDS,
         lambda summary: print(summary, file=sys.stderr, flush=True),
+        maps=not values["no_maps"],
     )
     written = page.write(found, settings)
     code = exit_code(state.status for _, state in found.states)

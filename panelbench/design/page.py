@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,10 +24,10 @@ from panelbench.report import cell_figures
 from panelbench.report.figures import style
 from panelbench.report.grid import to_csv
 from panelbench.report.html import Picture, constraint_lines, fill
+from panelbench.report.panel_file import panel_csv
 from panelbench.report.results import Results, ScoreLine
 from panelbench.report.summary import Summary
 from panelbench.running.settings import Settings
-from panelbench.stages.panel import panel_of
 from panelbench.suite.specs import FigureSpec
 
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Written:
-    """Files of a design, and what its page says first."""
+    """Files of a design, the lines of its panel, and what its page says first."""
 
     page: Path
     panel: Path
     files: tuple[Path, ...]
+    genes: Sequence[Mapping[str, Any]]
     verdict: tuple[str, ...]
 
 
@@ -48,7 +49,7 @@ def write(found: Found, settings: Settings) -> Written:
     """Write ``index.html``, ``panel.csv`` and ``figures/`` into the folder of the design.
 
     The records and the prepared cells are read; nothing is trained. With several sizes each
-    has its own ``panel-K.csv`` too: rank, gene, score.
+    has its own ``panel-K.csv`` too.
     """
     out = settings.results
     profile = Profile.of(found, settings)
@@ -92,18 +93,13 @@ def write(found: Found, settings: Settings) -> Written:
         facts=_facts(found),
     )
     write_atomically(page, text)
-    return Written(page, panel, (page, panel, *files), verdict)
+    return Written(page, panel, (page, panel, *files), lines, verdict)
 
 
 def _panels(found: Found, size: int, out: Path) -> Path:
-    """The panel of one of several sizes."""
-    result = found.records[size].result
-    genes = panel_of(result, size)
-    scores = result.get("scores") or [""] * size
-    lines = [{"rank": rank, "gene": gene, "score": score}
-             for rank, (gene, score) in enumerate(zip(genes, scores, strict=False), 1)]  # fmt: skip
+    """Write the panel of one of several sizes."""
     path = out / f"panel-{size}.csv"
-    write_atomically(path, to_csv(lines))
+    write_atomically(path, panel_csv(found.records[size].result, size))
     return path
 
 

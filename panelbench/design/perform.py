@@ -84,6 +84,8 @@ def perform(
     settings: Settings,
     folds: int = FOLDS,
     said: Said = lambda summary: None,
+    *,
+    maps: bool = True,
 ) -> Found:
     """Do all runs of a design that are not done yet.
 
@@ -97,6 +99,8 @@ def perform(
         Parts of the cells; fewer where there are fewer groups.
     said
         Called with each stage's summary.
+    maps
+        Lay cells out in the plane (UMAP) for pictures.
 
     Raises
     ------
@@ -117,8 +121,8 @@ def perform(
         choice = choose(_candidates(parts, asked, facts))
         winner = _entry(asked, choice.winner.variant, parts)
         k = enough(choice.winner.scores)
-        closer = runs.results(asked.closer(folds, winner, k))
-        ceiling = runs.results(asked.ceiling(folds, k))
+        closer = runs.results(asked.closer(folds, winner, k, maps=maps))
+        ceiling = runs.results(asked.ceiling(folds, k, maps=maps))
         final = runs.do(asked.final([winner], asked.base.ks), evaluate=False)
         chosen = {size: runs.selection(final, size) for size in asked.base.ks}
         return Found(

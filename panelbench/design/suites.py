@@ -92,20 +92,21 @@ class Asked:
         evaluators = [EvaluatorEntry(evaluator=JUDGE)]
         return self._suite("parts", self._cross(folds), methods, self.base.ks, folds, evaluators)
 
-    def closer(self, folds: int, winner: MethodEntry, k: int) -> SuiteSpec:
+    def closer(self, folds: int, winner: MethodEntry, k: int, *, maps: bool = True) -> SuiteSpec:
         """The winner's panels of the same parts, scored in all other ways."""
         names = ("growth", "coverage", "redundancy", "load", "robustness")
         evaluators = [EvaluatorEntry(evaluator=name) for name in names]
         # These compare cells with cells, and are pictures or slow: one part is enough.
         evaluators += [
             EvaluatorEntry(evaluator=name, seeds=(0,))
-            for name in ("umap", "neighbours", "gene-prediction")
+            for name in ("neighbours", "gene-prediction", *(["umap"] if maps else []))
         ]
         return self._suite("closer", self._cross(folds), [winner], (k,), folds, evaluators)
 
-    def ceiling(self, folds: int, k: int) -> SuiteSpec:
+    def ceiling(self, folds: int, k: int, *, maps: bool = True) -> SuiteSpec:
         """All genes on the parts: their forest; their picture on the first."""
-        evaluators = [EvaluatorEntry(evaluator=JUDGE), EvaluatorEntry(evaluator="umap", seeds=(0,))]
+        evaluators = [EvaluatorEntry(evaluator=JUDGE)]
+        evaluators += [EvaluatorEntry(evaluator="umap", seeds=(0,))] if maps else []
         methods = [MethodEntry(method=CEILING)]
         suite = self._suite("ceiling", self._cross(folds), methods, (k,), folds, evaluators)
         return suite.model_copy(update={"constraints": None})
