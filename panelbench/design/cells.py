@@ -11,7 +11,7 @@ import numpy as np
 
 from panelbench.design.perform import Found
 from panelbench.method import Matrix, Needs
-from panelbench.ranking import auroc, class_means
+from panelbench.ranking import auroc, class_means, gene_variances
 from panelbench.registry import discover
 from panelbench.running.settings import Settings
 from panelbench.stages.constrained import constrain
@@ -138,18 +138,14 @@ class Profile:
 
     def correlations(self, genes: Sequence[str]) -> np.ndarray:
         """Pearson correlation of some genes with all, float64, genes x all genes; 0 if constant."""
-        n = self.values.shape[0]
-        some = self.values[:, self.columns(genes)]
-        products = some.T @ self.values
+        n, chosen = self.values.shape[0], self.columns(genes)
+        products = self.values[:, chosen].astype(np.float64).T @ self.values
         products = products if isinstance(products, np.ndarray) else products.toarray()
-        squares = self.values.multiply(self.values) if not isinstance(self.values, np.ndarray) \
-            else self.values**2  # fmt: skip
-        mean = np.asarray(self.values.mean(axis=0), dtype=np.float64).ravel()
-        spread = np.sqrt(np.maximum(np.asarray(squares.mean(axis=0)).ravel() - mean**2, 0))
-        chosen = self.columns(genes)
-        covariance = products.astype(np.float64) / n - np.outer(mean[chosen], mean)
+        mean = np.asarray(self.values.mean(axis=0, dtype=np.float64)).ravel()
+        spread = np.sqrt(gene_variances(self.values))
+        covariance = products / n - np.outer(mean[chosen], mean)
         scale = np.outer(spread[chosen], spread)
-        return np.asarray(np.where(scale > 1e-12, covariance / np.maximum(scale, 1e-12), 0.0))
+        return np.asarray(np.where(scale > 0, covariance / np.where(scale > 0, scale, 1), 0.0))
 
 
 def _allowed(cells: AnnData, found: Found, settings: Settings) -> np.ndarray:
