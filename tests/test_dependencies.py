@@ -13,7 +13,7 @@ from panelbench.registry import discover
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = {"lightning": "lightning", "scvi": "scvi-tools"}
+EXTRAS = {"igraph": "igraph", "lightning": "lightning", "scvi": "scvi-tools"}
 """Distributions behind imports that may not be installed here."""
 
 
