@@ -271,7 +271,10 @@ def test_redundancy_is_that_of_the_panels_genes_on_test_cells() -> None:
     test = np.array([[0, 3, 1, 9], [1, 2, 0, 1], [2, 1, 0, 9], [3, 0, 1, 1]], dtype=float)
     train, y, truth = np.zeros((4, 4)), np.array([0, 1, 0, 1]), np.array([0, 1, 0, 1])
     found = score("redundancy", train, y, test, truth, panel=["g0", "g1", "g2"])
-    assert found.metrics == {"redundancy": pytest.approx(1 / 3)}
+    assert found.metrics == {
+        "redundancy": pytest.approx(1 / 3),
+        "redundancy_max": pytest.approx(1.0),
+    }
     assert score("redundancy", train, y, test, truth, panel=["g0"]).metrics == {}
 
 

@@ -88,16 +88,29 @@ def redundancy(X: Matrix) -> float:
     -------
     A value in [0, 1]; NaN for fewer than two genes.
     """
-    dense = np.asarray(X if isinstance(X, np.ndarray) else X.toarray(), dtype=np.float64)
-    n = dense.shape[1]
+    absolute = _correlations(X)
+    n = len(absolute)
     if n < 2:
         return float("nan")
+    return float(min((absolute.sum() - np.trace(absolute)) / (n * (n - 1)), 1.0))
+
+
+def largest_correlation(X: Matrix) -> float:
+    """Largest absolute Pearson correlation of two panel genes; as `redundancy` otherwise."""
+    absolute = _correlations(X)
+    if len(absolute) < 2:
+        return float("nan")
+    return float(min(absolute[~np.eye(len(absolute), dtype=bool)].max(), 1.0))
+
+
+def _correlations(X: Matrix) -> np.ndarray:
+    """Absolute correlations of all pairs of genes; 0 for a constant gene."""
+    dense = np.asarray(X if isinstance(X, np.ndarray) else X.toarray(), dtype=np.float64)
     varies = np.ptp(dense, axis=0) > 0
     centred = (dense - dense.mean(axis=0)) * varies
     scale = np.linalg.norm(centred, axis=0)
     unit = centred / np.where(scale > 0, scale, 1.0)
-    absolute = np.abs(unit.T @ unit)
-    return float(min((absolute.sum() - np.trace(absolute)) / (n * (n - 1)), 1.0))
+    return np.asarray(np.abs(unit.T @ unit))
 
 
 def marker_recovery(

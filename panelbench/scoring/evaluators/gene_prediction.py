@@ -43,6 +43,7 @@ class Params:
         Metric("gene_prediction", "Genes predicted, mean", "genes", percent=False, high=inf),
         Metric("gene_prediction_median", "Genes predicted, median", "genes", percent=False,
                high=inf),
+        Metric("genes_predicted", "Share of genes predicted", "genes"),
     ),
     libraries=("scikit-learn", "scipy"),
     cite="Missarova et al. 2021",
@@ -53,7 +54,9 @@ def score(given: Evaluation, params: Params) -> Scores:
     r_g is Spearman's correlation over cells between gene g and its mean over the k nearest cells,
     at least 1e-5. The score of a gene is r_g with neighbours by the panel over r_g with neighbours
     by principal components of all genes, of genes whose latter is above `least`: 1 where the
-    panel's neighbours tell as much. Batches are not told apart, and no labels are used.
+    panel's neighbours tell as much. ``genes_predicted`` is the share of these genes that the
+    panel's neighbours predict with a correlation above `least` too. Batches are not told apart,
+    and no labels are used.
     """
     every = given.test.n_cells
     n = min(every, params.max_cells)
@@ -73,6 +76,7 @@ def score(given: Evaluation, params: Params) -> Scores:
     scores = found[counted] / best[counted]
     return Scores(
         {"gene_prediction": float(scores.mean()),
-         "gene_prediction_median": float(np.median(scores))},
+         "gene_prediction_median": float(np.median(scores)),
+         "genes_predicted": float((found[counted] > params.least).mean())},
         notes=notes,
     )  # fmt: skip

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from panelbench.evaluator import Evaluation, Scores, evaluator
+from panelbench.evaluator import Evaluation, Metric, Scores, evaluator
 from panelbench.scoring.metrics import METRICS
-from panelbench.scoring.panel_metrics import redundancy
+from panelbench.scoring.panel_metrics import largest_correlation, redundancy
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,19 @@ class Params:
     label="redundancy",
     params=Params,
     kind="panel",
-    metrics=(METRICS["redundancy"],),
+    metrics=(
+        METRICS["redundancy"],
+        Metric("redundancy_max", "Largest correlation", "panel", higher_is_better=False,
+               percent=False),
+    ),
     libraries=("numpy",),
-)
+)  # fmt: skip
 def score(given: Evaluation, params: Params) -> Scores:
-    """Mean absolute Pearson correlation over pairs of panel genes, on the test cells.
+    """Absolute Pearson correlations of pairs of panel genes, on the test cells.
 
+    ``redundancy`` is their mean (1 - spapros' ``gene_corr`` mean), ``redundancy_max`` the largest.
     No labels are used; a panel of one gene has none.
     """
-    value = redundancy(given.test.dense(given.panel))
-    return Scores({"redundancy": value} if value == value else {})
+    X = given.test.dense(given.panel)
+    found = {"redundancy": redundancy(X), "redundancy_max": largest_correlation(X)}
+    return Scores({name: value for name, value in found.items() if value == value})
