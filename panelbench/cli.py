@@ -98,6 +98,8 @@ def _request(values: dict[str, Any]) -> Request:
     for name in ("hvg", "layer", "gene_names", "min_genes", "min_cells_per_class"):
         if values.get(name) is not None:
             own[name.removesuffix("_per_class")] = values[name]
+    if values.get("labels") is not None:
+        own["label_file"] = values["labels"]
     if values.get("no_stratify"):
         own["stratify"] = False
     own |= {name: True for name in ("make_unique", "log1p", "lognorm") if values.get(name)}
@@ -117,6 +119,7 @@ def _request(values: dict[str, Any]) -> Request:
         panel=values.get("panel") or (),
         constraints={name: values[name] for name in CONSTRAINTS if values.get(name) is not None},
         datasets=values.get("datasets"),
+        max_cells=values.get("max_cells"),
         **({"max_runs": values["max_runs"]} if values.get("max_runs") else {}),
     )
 

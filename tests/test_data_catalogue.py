@@ -135,16 +135,15 @@ def test_own_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cells.csv", "this is a table; read it with anndata"),
-        ("cells.csv.gz", "this is a table"),
-        ("cells.rds", "an R object; in R, zellkonverter"),
-        ("cells.loom", "a loom file"),
-        ("cells.xyz", "something else; save it with write_h5ad"),
+        ("cells.rds", r"Type there: x <- readRDS\('cells.rds'\).*zellkonverter::writeH5AD"),
+        ("cells.rda", r"print\(load\('cells.rda'\)\)"),
+        ("cells.RData", "R objects"),
+        ("cells.h5seurat", r"SeuratDisk::Convert\('cells.h5seurat'"),
+        ("cells.xlsx", "a spreadsheet"),
+        ("cells.xyz", "expected an .h5ad file .*, this is something else"),
         ("cells.h5ad.gz", "it is compressed; unpack it"),
-        ("cells.zarr/.zattrs", "a Zarr store; read it with anndata.io.read_zarr"),
-        ("stored/zarr.json", "a Zarr store"),
-        ("filtered/matrix.mtx.gz", "10x Genomics' folder; read it with scanpy.read_10x_mtx"),
-        ("folder/x", "a folder; give one file"),
+        ("filtered/matrix.mtx.gz", "the folder has no features.tsv or genes.tsv"),
+        ("folder/x", "the folder has no matrix.mtx"),
     ],
 )
 def test_other_files_are_refused_for_what_they_are(tmp_path: Path, name: str, message: str) -> None:

@@ -181,9 +181,9 @@ def test_counts_in_raw_are_named(tmp_path: Path) -> None:
 def test_other_kinds_of_hdf5_are_refused_for_what_they_are(tmp_path: Path) -> None:
     path = tmp_path / "m.h5"
     for names, message in (
-        (("matrix/barcodes", "matrix/data"), r"10x Genomics.*no labels.*scanpy\.read_10x_h5"),
+        (("matrix/barcodes", "matrix/data"), r"10x Genomics.*name it \.h5 .*--labels"),
         (("GRCh38/barcodes", "GRCh38/genes"), "10x Genomics"),
-        (("matrix", "row_attrs/Gene"), "a loom file"),
+        (("matrix", "row_attrs/Gene"), "a loom file: name it .loom"),
         (("assays/RNA", "cell.names"), "Seurat"),
     ):
         with h5py.File(path, "w") as file:

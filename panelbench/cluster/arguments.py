@@ -38,6 +38,8 @@ def data(request: Request) -> list[str]:
     # JSON is YAML, in which such values are read.
     found += _each("--set", (f"{name}={json.dumps(v)}" for name, v in request.sets.items()))
     found += _own(request.data_options)
+    if request.max_cells is not None:
+        found += ["--max-cells", str(request.max_cells)]
     if request.max_runs != MAX_RUNS:
         found += ["--max-runs", str(request.max_runs)]
     return found
@@ -65,6 +67,8 @@ def _own(options: Any) -> list[str]:
         if options.get(name) is not None:
             found += [called, str(options[name])]
     found += [called for name, called in _FLAGS.items() if options.get(name)]
+    if options.get("label_file") is not None:
+        found += ["--labels", str(options["label_file"].absolute())]
     if options.get("stratify") is False:
         found.append("--no-stratify")
     return found

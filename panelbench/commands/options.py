@@ -49,11 +49,29 @@ def grid(
         int | None,
         _option(_GRID, "--max-runs", min=1, help="Refuse a grid of more runs, as not meant."),
     ] = None,
+    max_cells: Annotated[
+        int | None,
+        _option(
+            _GRID,
+            "--max-cells",
+            min=2,
+            help="Train on a sample of so many cells, of all classes; test on all test cells.",
+        ),
+    ] = None,
     data: Annotated[
-        Path | None, _option(_OWN, "--data", help="An .h5ad file of your own; no YAML needed.")
+        Path | None,
+        _option(
+            _OWN,
+            "--data",
+            help="Your own: .h5ad, 10x .h5 or folder, .loom, .zarr, .csv, .tsv (.gz); no YAML.",
+        ),
     ] = None,
     label: Annotated[
         list[str] | None, _option(_OWN, "--label", help="Column of obs with classes. Repeatable.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        _option(_OWN, "--labels", help="A table with names of cells, then labels, for --label."),
     ] = None,
     target: Annotated[
         list[str] | None,

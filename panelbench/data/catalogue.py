@@ -12,6 +12,7 @@ import yaml
 
 from panelbench.data import synthetic
 from panelbench.data.download import in_words
+from panelbench.data.own_files import recognise
 from panelbench.data.read import check_reader
 from panelbench.data.recipes import resolve
 from panelbench.data.specs import PACKAGE, DatasetSpec, SourceFile, SplitSpec, Step, TaskSpec
@@ -162,12 +163,13 @@ def own_data(
     gene_names: str | None = None,
     log1p: bool = False,
     lognorm: bool = False,
+    label_file: str | Path | None = None,
     scheme: Literal["holdout", "groups", "leave-one-group-out"] = "holdout",
     test: float = 0.2,
     validation: float = 0.0,
     stratify: bool = True,
 ) -> DatasetSpec:
-    """Describe an ``.h5ad`` file of one's own; the file is not opened.
+    """Describe a file or folder of one's own, of any kind that `own_files` knows.
 
     Counts (in ``X``, or else in ``layers["counts"]``) are normalised to 10,000 per cell and
     log-transformed when the file is read; logarithms are taken as they are, with a note; other
@@ -202,17 +204,20 @@ def own_data(
         take their logarithm.
     lognorm
         The matrix holds logarithms, whatever its values look like.
+    label_file
+        A table with the names of the cells in its first column and labels in others, which then
+        stand in ``obs``.
     scheme, test, validation, stratify
         The split, see `panelbench.data.specs.SplitSpec`.
 
     Raises
     ------
     DataError
-        No such file, or not an ``.h5ad``.
+        No such file, or one of another kind; saying what to do.
     ConfigError
         Options that do not fit each other.
     """
-    _check_kind(path)
+    reader, files = recognise(path)
     where = f"--data {path}"
     tasks = [{"name": valid_name(c), "column": c, "min_cells": min_cells} for c in labels]
     tasks += [{"name": valid_name(c), "column": c, "kind": "regression"} for c in regression]
@@ -231,6 +236,7 @@ def own_data(
         },
         where,
     )
+    table = None if label_file is None else _beside(Path(label_file), files)
     if log1p and lognorm:
         raise ConfigError(f"{where}: --log1p and --lognorm exclude each other")
     given = {
@@ -238,15 +244,19 @@ def own_data(
         "gene_names": gene_names,
         "make_unique": make_unique,
         "x": "linear" if log1p else "lognorm" if lognorm else None,
+        "labels": None if table is None else table.name,
     }
     reader_options = {name: value for name, value in given.items() if value}
     return _checked(
         DatasetSpec(
-            id=valid_name(path.stem),
+            id=valid_name(Path(path.absolute().name.removesuffix(".gz")).stem),
             title=path.name,
-            reader="h5ad",
+            reader=reader,
             reader_options=reader_options,
-            files=(SourceFile(name=str(path.absolute())),),
+            files=tuple(
+                SourceFile(name=str(file.absolute()))
+                for file in (*files, *([] if table is None else [table]))
+            ),
             recipe=tuple(recipe),
             tasks=tuple(parse(TaskSpec, task, where) for task in tasks),
             split=split,
@@ -257,42 +267,13 @@ def own_data(
     )
 
 
-_MADE_BY = {
-    ".rds": "an R object; in R, zellkonverter::writeH5AD saves a SingleCellExperiment as .h5ad",
-    ".rdata": "R objects; in R, zellkonverter::writeH5AD saves a SingleCellExperiment as .h5ad",
-    ".loom": "a loom file; read it with anndata.io.read_loom and save it with write_h5ad",
-    ".mtx": "a matrix without labels; read it with scanpy.read_10x_mtx, add labels to obs",
-    ".csv": "a table; read it with anndata.io.read_csv, add labels to obs",
-    ".tsv": "a table; read it with anndata.io.read_csv, add labels to obs",
-    ".txt": "a text; read it with anndata.io.read_text, add labels to obs",
-}
-
-
-def _check_kind(path: Path) -> None:
-    """Refuse what is no ``.h5ad`` by its name, and say how to make one of it."""
-    if not isinstance(path, Path):
-        raise ConfigError(
-            f"data: expected the path of an .h5ad file, found {type(path).__name__}; an AnnData "
-            "object is saved with write_h5ad"
-        )
-    if path.is_dir():
-        inside = {item.name for item in path.iterdir()}
-        if path.suffix == ".zarr" or inside & {".zgroup", ".zattrs", "zarr.json"}:
-            what = "a Zarr store; read it with anndata.io.read_zarr and save it with write_h5ad"
-        elif {"matrix.mtx", "matrix.mtx.gz"} & inside:
-            what = "10x Genomics' folder; read it with scanpy.read_10x_mtx, add labels to obs"
-        else:
-            what = "a folder; give one file"
-        raise DataError(f"{path}: expected an .h5ad file (AnnData), this is {what}")
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-    suffix = suffixes[-1] if suffixes else ""
-    if suffix not in {".h5ad", ".h5"}:
-        what = _MADE_BY.get(suffix, "something else; save it with write_h5ad")
-        raise DataError(f"{path}: expected an .h5ad file (AnnData), this is {what}")
-    if path.suffix.lower() == ".gz":
-        raise DataError(f"{path}: it is compressed; unpack it with gunzip first")
+def _beside(label_file: Path, files: Sequence[Path]) -> Path:
+    """The table of labels; files of a data set are told apart by their names."""
+    if not label_file.is_file():
+        raise DataError(f"--labels {label_file}: no such file")
+    if label_file.name in {file.name for file in files}:
+        raise ConfigError(f"--labels {label_file}: give it another name than that of --data")
+    return label_file
 
 
 def valid_name(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -171,20 +171,26 @@ def orientation(adata: AnnData, columns: Iterable[str], where: str) -> None:
     misplaced = [c for c in columns if c not in adata.obs and c in adata.var]
     if misplaced:
         evidence.append(f"the label column {misplaced[0]!r} is in var, not in obs")
-    rows = [str(name) for name in adata.obs_names[:5000]]
-    cols = [str(name) for name in adata.var_names[:5000]]
-    if _share(_BARCODE, cols) > 0.5:
-        evidence.append(f"the columns are named like cell barcodes ({cols[0]!r})")
-    if are_ensembl_ids(rows):
-        evidence.append(f"the rows are named like genes ({rows[0]!r})")
-    symbols = _EVERYWHERE & {str(name).upper() for name in adata.obs_names}
-    if len(symbols) >= 3 and not _EVERYWHERE & {str(name).upper() for name in adata.var_names}:
-        evidence.append(f"rows are named {', '.join(sorted(symbols)[:3])}")
+    evidence += transposed(adata.obs_names, adata.var_names)
     if evidence:
         raise DataError(
             f"{where}: the matrix looks transposed, {adata.n_obs} cells x {adata.n_vars} genes: "
             f"{'; '.join(evidence)}. Rows must be cells: save adata.T"
         )
+
+
+def transposed(rows: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """What speaks for genes in the rows and cells in the columns, by their names."""
+    evidence = []
+    first = [str(name) for name in columns[:5000]]
+    if _share(_BARCODE, first) > 0.5:
+        evidence.append(f"the columns are named like cell barcodes ({first[0]!r})")
+    if are_ensembl_ids(rows):
+        evidence.append(f"the rows are named like genes ({rows[0]!r})")
+    symbols = _EVERYWHERE & {str(name).upper() for name in rows}
+    if len(symbols) >= 3 and not _EVERYWHERE & {str(name).upper() for name in columns}:
+        evidence.append(f"rows are named {', '.join(sorted(symbols)[:3])}")
+    return evidence
 
 
 def _share(pattern: re.Pattern[str], names: list[str]) -> float:
@@ -199,6 +205,11 @@ def column(adata: AnnData, name: str, where: str, what: str = "label") -> Any:
     DataError
         Listing near matches when there is none of this name.
     """
+    if not len(adata.obs.columns):
+        raise DataError(
+            f"{where}: no {what} column {name!r}: the file says nothing of its cells. Give a table "
+            "with their names in the first column and labels in others (--labels FILE)"
+        )
     if name not in adata.obs:
         raise DataError(
             f"{where}: no {what} column {name!r} in obs; {hint(name, adata.obs.columns)}"

@@ -166,9 +166,9 @@ def _local(spec: DatasetSpec, file: SourceFile) -> Path | None:
         path = Path(next(iter(found.submodule_search_locations))) / inner
         return path if path.is_file() else None
     path = Path(file.name)
-    if file.url is not None or not (path.is_file() or path.is_absolute()):
+    if file.url is not None or not (path.exists() or path.is_absolute()):
         return None
-    if not path.is_file():
+    if not path.exists():
         raise DataError(f"{spec.id}: no such file: {path}")
     return path
 
@@ -247,21 +247,30 @@ def _recorded(pin: Path) -> str | None:
 
 
 def _digest_of(path: Path, downloads: Path) -> str:
-    """SHA-256 of a file, remembered by path, size and time in ``digests.json``."""
+    """SHA-256 of a file or folder, remembered by path, size and time in ``digests.json``."""
     memory = downloads / "digests.json"
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    stat, name = path.stat(), str(path.resolve())
-    stamp = [stat.st_size, stat.st_mtime_ns]
+    files, name = _files_of(path), str(path.resolve())
+    stats = [file.stat() for file in files]
+    stamp = [sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
     entry = known.get(name) if isinstance(known, dict) else None
     if isinstance(entry, list) and entry[:2] == stamp:
         return str(entry[2])
-    found = file_sha256(path)
+    if path.is_dir():
+        found = digest({str(file.relative_to(path)): file_sha256(file) for file in files})
+    else:
+        found = file_sha256(path)
     # Only a memory: a folder that cannot be written costs time, not correctness.
     with contextlib.suppress(OSError):
         downloads.mkdir(parents=True, exist_ok=True)
         fresh = {**known, name: [*stamp, found]} if isinstance(known, dict) else {}
         write_atomically(memory, json.dumps(fresh, indent=1))
     return found
+
+
+def _files_of(path: Path) -> list[Path]:
+    """A file, or all files of a folder (a Zarr store)."""
+    return [p for p in sorted(path.rglob("*")) if p.is_file()] if path.is_dir() else [path]

@@ -222,7 +222,8 @@ class DatasetSpec(Model):
 
     `missing` says what a data set still lacks before it can be used; suites may name it, and
     reports say so in its place. `folder` is where its files are downloaded to, if not one of its
-    own: data sets made from the same files share them.
+    own: data sets made from the same files share them. `max_cells` is the most training cells of a
+    split that methods and classifiers are given: a sample by class.
     """
 
     id: Name
@@ -237,6 +238,7 @@ class DatasetSpec(Model):
     split: SplitSpec = SplitSpec()
     group: str | None = None
     inputs: str | None = None
+    max_cells: Annotated[int, Field(ge=2)] | None = None
     markers: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     licence: str = ""
     citation: str = ""
@@ -248,3 +250,7 @@ class DatasetSpec(Model):
         if bool(self.reader) == bool(self.missing):
             raise ValueError("give either 'reader', or 'missing' (what it lacks so far)")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_read(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _used(write(self), ("max_cells",) if self.max_cells is None else ())

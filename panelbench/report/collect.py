@@ -206,6 +206,7 @@ def _dataset(dataset: Dataset, facts: Mapping[str, Any]) -> dict[str, Any]:
         "doi": spec.doi,
         "licence": spec.licence,
         "split": spec.split.model_dump(mode="json"),
+        "max_cells": spec.max_cells,
         "markers": facts.get("markers"),
         "cells": facts.get("cells"),
         "genes": facts.get("genes"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -184,6 +184,7 @@ def caption(
     if fixed:
         parts.append((text := ", ".join(fixed))[:1].upper() + text[1:])
     parts.append(_scored_by(summary, entrants))
+    parts += _sampled(summary, dict.fromkeys(place.dataset for place, _ in columns))
     if any(place.noise.fraction for place, _ in columns):
         parts.append(
             "Noise: this share of the training labels is redrawn at random, for selection and "
@@ -198,6 +199,22 @@ def caption(
     if any(summary.leaky(entrant) for entrant in entrants):
         parts.append("† the method's own predictor, which reads more than the panel's genes")
     return ". ".join(part for part in parts if part) + "."
+
+
+def _sampled(summary: Summary, datasets: Iterable[str]) -> list[str]:
+    """Of which data sets methods and classifiers got a sample of the training cells."""
+    found: dict[int, list[str]] = {}
+    for name in datasets:
+        facts = summary.results.datasets.get(name, {})
+        most, cells = facts.get("max_cells"), facts.get("cells")
+        if most and (cells is None or most < cells):
+            found.setdefault(most, []).append(name)
+    alone = len(found) == 1 and len(next(iter(found.values()))) == len(tuple(datasets))
+    return [
+        f"Trained on at most {most:,} cells" + (f" of {', '.join(names)}" if not alone else "")
+        + ", a sample by class; scored on all test cells"
+        for most, names in found.items()
+    ]  # fmt: skip
 
 
 def _scored_by(summary: Summary, entrants: Sequence[Entrant]) -> str:

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.data.recipes import choose_genes, fit_scaling, resolve, split_recipe
-from panelbench.data.specs import DatasetSpec
-from panelbench.data.splits import split_cells
+from panelbench.data.specs import GROUP, DatasetSpec
+from panelbench.data.splits import Split, split_cells
 from panelbench.data.steps import Scaling
+from panelbench.data.subsample import subsample
 from panelbench.errors import DataError
 from panelbench.method import Matrix
 from panelbench.stages.prepared import SPATIAL
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -105,8 +107,23 @@ def _cut(matrix: Matrix, rows: np.ndarray, columns: Any) -> Matrix:
     return np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part
 
 
+def _thinned(split: Split, obs: pd.DataFrame, labels: np.ndarray, n: int, seed: int) -> Split:
+    """A split with at most n training cells; validation cells keep their proportion to them."""
+    if n >= len(split.train):
+        return split
+    groups = obs[GROUP].cat.codes.to_numpy(dtype=np.int64) if GROUP in obs else None
+    validation = split.validation
+    if len(validation):
+        fewer = max(1, round(n * len(validation) / len(split.train)))
+        # Early stopping needs no cell of every class.
+        validation = subsample(validation, np.full(len(obs), -1), groups, fewer, seed)
+    return Split(subsample(split.train, labels, groups, n, seed), validation, split.test)
+
+
 def fit_fold(adata: AnnData, spec: DatasetSpec, seed: int) -> Fold:
     """Split the cells and fit the recipe's ``fit: train`` steps on all that are not test cells.
+
+    With the entry's `max_cells` the training cells are a sample; test cells are all there are.
 
     Parameters
     ----------
@@ -129,6 +146,8 @@ def fit_fold(adata: AnnData, spec: DatasetSpec, seed: int) -> Fold:
         labels, classes = column.codes.to_numpy(dtype=np.int64), list(column.categories)
     spatial = adata.obsm.get(SPATIAL)
     split = split_cells(adata.obs, labels, spec.split, seed, classes, spatial)
+    if spec.max_cells is not None:
+        split = _thinned(split, adata.obs, labels, spec.max_cells, seed)
     _, steps = split_recipe(resolve(spec.recipe))
     genes, scaling = None, None
     if steps:

@@ -18,7 +18,7 @@ MATRIX_FIELDS = ("id", "reader", "reader_options", "recipe")
 """Fields of a data set's entry that decide its matrix; its files count by their digest."""
 LABEL_FIELDS = ("tasks", "group", "split", "inputs", "markers")
 """Further fields that decide what a prepared file holds beside the matrix."""
-FOLD_FIELDS = ("split", "group", "inputs")
+FOLD_FIELDS = ("split", "group", "inputs", "max_cells")
 """Fields that, with the first task and a seed, decide what a fold's cells are given with."""
 
 

@@ -162,6 +162,8 @@ def _dataset(
     }
     if entry.split is not None:
         changes["split"] = entry.split
+    if suite.max_cells is not None:
+        changes["max_cells"] = suite.max_cells
     spec = spec.model_copy(update=changes)
     known = {task.name: task for task in spec.tasks}
     for name in entry.tasks or ():
@@ -201,7 +203,7 @@ def _with_keys(dataset: Dataset, checksum: str, code: _Code) -> Dataset:
         key=key,
         identity=identity,
         file=digest([key, spec_fields(spec, LABEL_FIELDS)]),
-        question=digest(spec_fields(spec, ("id", "recipe", "split"))),
+        question=digest(spec_fields(spec, ("id", "recipe", "split", "max_cells"))),
         fold_identity=fold,
     )
 

@@ -37,7 +37,7 @@ class Request:
     sets
         ``{"mrmr-f.relevance": "rf"}``: parameters of methods.
     data
-        An ``.h5ad`` of one's own, with `label` (classes), `target` (numbers) and `data_options`
+        A file or folder of one's own, with `label` (classes), `target` (numbers) and `data_options`
         (see `panelbench.data.catalogue.own_data`).
     panel
         Files with genes to score; each is a row of its own, at its own size unless `k` is given.
@@ -46,6 +46,8 @@ class Request:
         patterns, ``MIN:MAX``; each replaces the suite's.
     datasets
         The catalogue, if not the usual one.
+    max_cells
+        The most training cells of a split; replaces the suite's.
     max_runs
         A grid of more runs is an error.
     """
@@ -65,6 +67,7 @@ class Request:
     panel: Sequence[Path] = ()
     constraints: Mapping[str, Any] = field(default_factory=dict)
     datasets: Path | None = None
+    max_cells: int | None = None
     max_runs: int = MAX_RUNS
 
     def catalogue(self) -> dict[str, DatasetSpec]:
@@ -76,7 +79,7 @@ class Request:
     def _own(self) -> DatasetSpec | None:
         if self.data is None:
             if self.label or self.target or self.data_options:
-                raise ConfigError("--label, --target and the like describe --data FILE.h5ad")
+                raise ConfigError("--label, --labels, --target and the like describe --data FILE")
             return None
         if not self.label and not self.target:
             raise ConfigError(f"--data {self.data}: name the column of cell types with --label")
@@ -105,6 +108,7 @@ class Request:
             "seeds": tuple(self.seed) or DEFAULT_SEEDS,
             "evaluators": [EvaluatorEntry(evaluator=name) for name in evaluators],
             "constraints": read_constraints(self.constraints, None),
+            "max_cells": self.max_cells,
         }
         return parse(SuiteSpec, given, "options")
 
@@ -128,6 +132,8 @@ class Request:
             changes["evaluators"] = [EvaluatorEntry(evaluator=n) for n in self.evaluator]
         if self.constraints:
             changes["constraints"] = read_constraints(self.constraints, suite.constraints)
+        if self.max_cells is not None:
+            changes["max_cells"] = self.max_cells
         if not changes:
             return suite
         if not self.evaluator:

@@ -233,7 +233,8 @@ class SuiteSpec(Model):
     """A grid of runs and the tables and figures that show them.
 
     `incomplete` says what ranks over all columns do where a method has no score in some: nothing
-    is ranked, such columns are left out, or such methods are.
+    is ranked, such columns are left out, or such methods are. `max_cells` is the most training
+    cells of a split, for methods and classifiers alike; a data set may have its own.
     """
 
     name: Name
@@ -248,6 +249,7 @@ class SuiteSpec(Model):
     )
     noise: NoiseSpec | None = None
     constraints: Constraints | None = None
+    max_cells: Annotated[int, Field(ge=2)] | None = None
     limits: Limits = Limits()
     needs: dict[str, Needs] = Field(default_factory=dict)
     tables: tuple[TableSpec, ...] = ()

@@ -13,6 +13,7 @@ from panelbench.errors import ConfigError, DataError, hint
 from panelbench.method import Matrix
 
 if TYPE_CHECKING:
+    import h5py
     import pandas as pd
     from anndata import AnnData
 
@@ -24,6 +25,41 @@ def only(files: Files) -> Path:
     if len(files) != 1:
         raise ConfigError(f"this reader takes one file, found {len(files)}: {', '.join(files)}")
     return next(iter(files.values()))
+
+
+def open_hdf5(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading.
+
+    Raises
+    ------
+    DataError
+        When it is missing, or none.
+    """
+    import h5py
+
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read as HDF5 ({error}); get the file again") from error
+
+
+def texts(stored: h5py.Dataset) -> list[str]:
+    """Texts of an HDF5 file."""
+    return [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in stored[()]]
+
+
+def features(X: Any, var: pd.DataFrame, kinds: list[str] | None) -> tuple[Any, Any, list[str]]:
+    """The genes among the features of 10x Genomics, with a note of what is left out."""
+    if kinds is None:
+        return X, var, []
+    genes = np.array([kind == "Gene Expression" for kind in kinds])
+    if genes.all() or not genes.any():
+        return X, var, []
+    others = sorted({kind for kind in kinds if kind != "Gene Expression"})
+    note = f"{int((~genes).sum())} features are no genes and are left out: {', '.join(others)}"
+    return X[:, np.flatnonzero(genes)], var[genes], [note]
 
 
 def open_h5ad(path: Path) -> AnnData:
@@ -63,15 +99,14 @@ def _foreign(path: Path) -> str | None:
     """What an HDF5 file of another kind is, and how to make an ``.h5ad`` of it."""
     import h5py
 
-    labels = "add the labels as columns of obs and save it with write_h5ad"
     with h5py.File(path) as file:
         keys = set(file)
         if {"matrix", "row_attrs"} <= keys:
-            return f"a loom file; read it with anndata.io.read_loom, {labels}"
+            return "a loom file: name it .loom (reader loom)"
         if any("barcodes" in group for group in file.values() if isinstance(group, h5py.Group)):
             return (
-                "10x Genomics' feature-barcode matrix: it has no labels of cells. Read it with "
-                f"scanpy.read_10x_h5, {labels}"
+                "10x Genomics' feature-barcode matrix: name it .h5 (reader tenx-h5) and give a "
+                "table with labels of its cells (--labels)"
             )
         if {"assays", "cell.names"} <= keys:
             return "a Seurat object (h5Seurat); convert it to .h5ad with SeuratDisk's Convert"

@@ -1,0 +1,37 @@
+"""AnnData as a Zarr store, a folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from panelbench.data.readers._own import Held, apart, finish
+from panelbench.data.readers._shared import Files, only
+from panelbench.errors import DataError
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def read(
+    files: Files,
+    *,
+    layer: str | None = None,
+    x: Held = "auto",
+    gene_names: str | None = None,
+    labels: str | None = None,
+    make_unique: bool = False,
+) -> AnnData:
+    """Read a Zarr store that AnnData has written; options as of `panelbench.data.readers.h5ad`."""
+    import anndata
+
+    files, table = apart(files, labels)
+    path = only(files)
+    try:
+        source = anndata.read_zarr(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # zarr and anndata raise many kinds for what is no such store
+        raise DataError(
+            f"{path}: cannot be read as a Zarr store of AnnData ({type(error).__name__}: {error})"
+        ) from error
+    return finish(source, path.name, layer=layer, x=x, gene_names=gene_names, labels=table)
