@@ -270,16 +270,40 @@ def test_a_cell_without_labels_changes_nothing(task: Task) -> None:
         np.testing.assert_array_equal(values, outputs(longer, task)[name])
 
 
-def test_a_task_with_nine_tenths_of_its_labels_missing_trains(task: Task) -> None:
+@pytest.fixture(scope="module")
+def most_types_hidden(task: Task) -> tuple[np.ndarray, Selection]:
+    """Nine tenths of the types left out: which, and what is found."""
     hidden = np.random.default_rng(0).random(N_CELLS) < 0.9
-    values = task.targets["type"].values.copy()
-    values[hidden] = -1
+    values = np.where(hidden, -1, task.targets["type"].values)
     sparse = dict(task.targets) | {"type": replace(task.targets["type"], values=values)}
-    found = run(replace(task, targets=frozen_mapping(sparse)), epochs=60)
+    return hidden, run(replace(task, targets=frozen_mapping(sparse)), epochs=60)
+
+
+def test_a_task_with_nine_tenths_of_its_labels_missing_trains(
+    task: Task, most_types_hidden: tuple[np.ndarray, Selection]
+) -> None:
+    hidden, found = most_types_hidden
     truth = task.targets["type"].values[hidden]
     predicted = outputs(found, task)["type"].argmax(axis=1)[hidden]
     assert (predicted == truth).mean() > 0.85
     assert np.isfinite(found.info["curves"]["loss:type"]).all()
+
+
+def test_the_other_tasks_are_no_worse_for_labels_that_one_lacks(
+    task: Task, selection: Selection, most_types_hidden: tuple[np.ndarray, Selection]
+) -> None:
+    rng = np.random.default_rng(6)
+    X = rng.normal(1.0, 0.5, (5_000, N_GENES)).astype(np.float32)
+    condition = rng.integers(2, size=len(X))
+    X[:, 3] += 2 * condition
+    number = X[:, 4] - X[:, 5]
+
+    def scores(found: Selection) -> np.ndarray:
+        new = outputs(found, task, X)
+        right = (new["condition"].argmax(axis=1) == condition).mean()
+        return np.array([right, np.corrcoef(new["number"].ravel(), number)[0, 1]])
+
+    assert (scores(most_types_hidden[1]) >= scores(selection) - 0.01).all()
 
 
 def test_one_task_at_once_equals_the_single_task_method(task: Task) -> None:

@@ -63,8 +63,9 @@ SETS = {
                    "depth": 4000.0},
     ),
     "mca_nested": DataSet(NESTED, 2000),
+    "mca_gut": DataSet(("cell_type_fine", "cell_type_broad"), 2000, least=10),
 }  # fmt: skip
-"""``mca_nested`` is for one training of several tasks; the others have one task each."""
+"""``mca_nested`` and ``mca_gut`` are for one training of several tasks; the others have one."""
 SINGLE = [name for name, item in SETS.items() if len(item.tasks) == 1]
 
 

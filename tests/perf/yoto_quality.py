@@ -3,6 +3,8 @@
     python tests/perf/yoto_quality.py --out runs.jsonl                       # the defaults
     python tests/perf/yoto_quality.py --out runs.jsonl --variant "epochs=100" --datasets mca_fine
     python tests/perf/yoto_quality.py --out runs.jsonl --classical
+    python tests/perf/yoto_quality.py --out learned.jsonl --selector persist markermap hsic-lasso
+    python tests/perf/yoto_quality.py --out missing.jsonl --datasets mca_gut --missing 0.3
     python tests/perf/yoto_quality.py --table runs.jsonl                 # against the classical
 
 Needs the data folder (``../shared/data``, or --data). Every run is one line of JSON in --out, and
@@ -18,7 +20,8 @@ import ast
 import json
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,10 @@ CLASSICAL = (
     "mrmr-f", "mrmr-rf", "wilcoxon", "wilcoxon-tie", "t-test", "cosg", "rf-importance",
     "hsic-lasso",
 )  # fmt: skip
+
+
+Job = Callable[[Split, list[int], int], Iterator[Any]]
+"""Runs of one method on a split for some k and a seed: pairs of k and what is kept."""
 
 
 def score(truth: np.ndarray, found: np.ndarray) -> float:
@@ -69,9 +76,9 @@ def yoto_run(split: Split, k: int, seed: int, params: Any) -> dict[str, Any]:
     """One training for all tasks: its own predictor, and a forest per task on its panel."""
     from panelbench.methods import yoto
 
-    start = time.perf_counter()
+    start = time.process_time()
     selection = yoto.select(make_task(split, k, seed), params)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     panel = columns(split, selection.ranking, k)
     predictor: Any = selection.predictor
     own = {
@@ -89,28 +96,43 @@ def yoto_run(split: Split, k: int, seed: int, params: Any) -> dict[str, Any]:
     }
 
 
-def classical_runs(split: Split, method: str, ks: list[int], seed: int) -> dict[int, Any]:
-    """One ranking per task serves every k."""
+def selector_runs(split: Split, method: str, ks: list[int], seed: int) -> Iterator[Any]:
+    """Another selector, a panel per task: a forest on it. One ranking serves every k if it may."""
     from panelbench.registry import discover
 
     spec = discover().methods[method]
-    start = time.perf_counter()
-    rankings = {
-        name: spec.select(make_task(split, max(ks), seed, name), spec.params()).ranking
-        for name in split.truth
-    }
-    seconds = time.perf_counter() - start
-    found = {}
+    trained: dict[int, Any] = {}
     for k in ks:
+        size = max(ks) if spec.nested else k
+        if size not in trained:
+            start = time.process_time()
+            trained[size] = (
+                {
+                    name: spec.select(make_task(split, size, seed, name), spec.params()).ranking
+                    for name in split.truth
+                },
+                time.process_time() - start,
+            )
+        rankings, seconds = trained[size]
         panels = {name: columns(split, ranking, k) for name, ranking in rankings.items()}
-        scores = {name: forest(split, panel, name, seed) for name, panel in panels.items()}
-        first = next(iter(panels.values()))
-        found[k] = {
-            "forest": scores,
-            "seconds": round(seconds, 1),
-            "panel": split.genes[first].tolist(),
-        }
-    return found
+        yield (
+            k,
+            {
+                "forest": {
+                    name: forest(split, panel, name, seed) for name, panel in panels.items()
+                },
+                "seconds": round(seconds, 1),
+                "panel": split.genes[next(iter(panels.values()))].tolist(),
+            },
+        )
+
+
+def hidden(split: Split, task: str, share: float, seed: int) -> Split:
+    """The split with a share of the training labels of one task left out."""
+    target = split.labels[task]
+    gone = np.random.default_rng(seed).random(len(target.values)) < share
+    values = np.where(gone, -1, target.values)
+    return replace(split, labels={**split.labels, task: replace(target, values=values)})
 
 
 def parameters(text: str) -> dict[str, Any]:
@@ -122,31 +144,49 @@ def parameters(text: str) -> dict[str, Any]:
     return found
 
 
-def runs(args: argparse.Namespace, done: set[str]) -> Iterator[dict[str, Any]]:
-    """Do all runs that are asked for and not there yet."""
+def jobs(args: argparse.Namespace, name: str) -> dict[str, Job]:
+    """What is run on a data set, by the name it is kept under."""
     from panelbench.methods import yoto
 
+    def training(variant: str, task: str = "", share: float = 0.0) -> Job:
+        params = yoto.Params(**parameters(variant))
+
+        def job(split: Split, ks: list[int], seed: int) -> Iterator[Any]:
+            for k in ks:
+                yield (
+                    k,
+                    yoto_run(hidden(split, task, share, seed) if task else split, k, seed, params),
+                )
+
+        return job
+
+    def selector(method: str) -> Job:
+        return lambda split, ks, seed: selector_runs(split, method, ks, seed)
+
+    names = CLASSICAL if args.classical else args.selector
+    if names:
+        return {method: selector(method) for method in names}
+    found = {variant or "defaults": training(variant) for variant in args.variant or [""]}
+    for share in args.missing:
+        for task in SETS[name].tasks:
+            found[f"defaults, {share:.0%} of {task} hidden"] = training("", task, share)
+    return found
+
+
+def runs(args: argparse.Namespace, done: set[str]) -> Iterator[dict[str, Any]]:
+    """Do all runs that are asked for and not there yet."""
     for seed in args.seeds:
         for name in args.datasets:
-            for variant in CLASSICAL if args.classical else args.variant or [""]:
-                what = [
-                    {"dataset": name, "k": k, "seed": seed, "variant": variant or "defaults"}
-                    for k in args.k
-                ]
-                what = [item for item in what if identity(item) not in done]
-                if args.classical and what:
-                    try:
-                        found = classical_runs(load(args.data, name, seed), variant, args.k, seed)
-                    except PanelbenchError as error:  # does not suit these data, and says so
-                        print(f"{variant} on {name}: {error}", flush=True)
-                        continue
-                    for item in what:
-                        yield {"run": item} | found[item["k"]]
-                    continue
-                for item in what:
-                    params = yoto.Params(**parameters(variant))
-                    split = load(args.data, name, seed)
-                    yield {"run": item} | yoto_run(split, item["k"], seed, params)
+            for variant, job in jobs(args, name).items():
+                what = {
+                    k: {"dataset": name, "k": k, "seed": seed, "variant": variant} for k in args.k
+                }
+                missing = [k for k, item in what.items() if identity(item) not in done]
+                try:
+                    for k, found in job(load(args.data, name, seed), missing, seed):
+                        yield {"run": what[k]} | found
+                except PanelbenchError as error:  # does not suit these data, and says so
+                    print(f"{variant} on {name}: {error}", flush=True)
 
 
 def identity(run: dict[str, Any]) -> str:
@@ -169,13 +209,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variant", action="append", help='parameters, as "beta=0.3, epochs=200"')
     parser.add_argument("--classical", action="store_true", help="the classical selectors")
+    parser.add_argument("--selector", nargs="+", default=[], help="other selectors of the suite")
+    parser.add_argument(
+        "--missing", type=float, nargs="+", default=[], help="shares of each task's labels to hide"
+    )
     parser.add_argument("--out", type=Path, help="keep the runs here, as lines of JSON")
     parser.add_argument("--table", type=Path, nargs="+", help="tables of kept runs, no new run")
+    parser.add_argument("--picture", type=Path, help="with --table: mean ranks, as SVG")
     args = parser.parse_args()
     if args.table:
-        from yoto_table import tables
+        import yoto_table
 
-        tables(read(args.table), args.variant)
+        lines = read(args.table)
+        if args.missing:
+            yoto_table.each_task(lines)
+        elif args.selector:
+            yoto_table.more_genes(lines, args.selector)
+        else:
+            yoto_table.tables(lines, args.variant, args.picture)
         return
     torch.set_num_threads(1)
     done = {identity(line["run"]) for line in read([args.out] if args.out else [])}

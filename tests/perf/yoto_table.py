@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,10 +91,61 @@ def left_out(found: dict[Key, dict[int, float]], variants: Sequence[str]) -> Non
         print(f"| {data} | {variants[number]} | {own:.3f} | {forest:.3f} | {best:.3f} |")
 
 
-def tables(lines: list[dict[str, Any]], variants: Sequence[str] | None) -> None:
+def more_genes(lines: list[dict[str, Any]], names: Sequence[str]) -> None:
+    """Print what twice the genes bring each selector, and how alike its panels are between seeds.
+
+    A variant of YOTO counts by the forest on its panel, like every other selector.
+    """
+    found: dict[Key, dict[int, float]] = defaultdict(dict)
+    for line in lines:
+        run = line["run"]
+        mean = float(np.mean([*line["forest"].values()]))
+        found[run["dataset"], run["k"], run["variant"]][run["seed"]] = mean
+    common = jaccard(lines, names)
+    print(
+        "| data set | selector | seeds | k 32 | k 64 | change | Jaccard 32 / 64 |\n"
+        + "|---" * 7
+        + "|"
+    )
+    for data in sorted({key[0] for key in found}):
+        for name in names:
+            few, many = found.get((data, 32, name), {}), found.get((data, 64, name), {})
+            seeds = sorted(set(few) & set(many))
+            if not seeds:
+                continue
+            a, b = (float(np.mean([by[seed] for seed in seeds])) for by in (few, many))
+            alike = " / ".join(f"{common.get((data, k, name), float('nan')):.2f}" for k in (32, 64))
+            print(
+                f"| {data} | {name} | {len(seeds)} | {a:.3f} | {b:.3f} | {b - a:+.3f} | {alike} |"
+            )
+
+
+def each_task(lines: list[dict[str, Any]]) -> None:
+    """Print the own predictor's score of every task, and its change against the same seed's run
+    with all labels, mean and standard error."""
+    found: dict[tuple[str, int, str], dict[int, dict[str, float]]] = defaultdict(dict)
+    for line in lines:
+        run = line["run"]
+        found[run["dataset"], run["k"], run["variant"]][run["seed"]] = line["own"]
+    print("| data set | k | labels | seeds | task | own | change |\n" + "|---" * 7 + "|")
+    for (data, k, variant), by_seed in found.items():
+        whole = found.get((data, k, "defaults"), {})
+        seeds = sorted(set(by_seed) & set(whole))
+        for task in by_seed[seeds[0]] if seeds else ():
+            change = np.array([by_seed[seed][task] - whole[seed][task] for seed in seeds])
+            error = change.std(ddof=1) / len(change) ** 0.5 if len(change) > 1 else float("nan")
+            mean = np.mean([by_seed[seed][task] for seed in seeds])
+            text = f"{change.mean():+.3f} ± {error:.3f}" if variant != "defaults" else ""
+            print(f"| {data} | {k} | {variant} | {len(seeds)} | {task} | {mean:.3f} | {text} |")
+
+
+def tables(
+    lines: list[dict[str, Any]], variants: Sequence[str] | None, picture: Path | None = None
+) -> None:
     """Print, over the seeds that every method has: scores, ranks, stability, what more genes do."""
     import pandas as pd
 
+    from panelbench.report import figures
     from panelbench.scoring.comparison import cliques, compare
 
     variants = variants or ["defaults"]
@@ -130,6 +182,9 @@ def tables(lines: list[dict[str, Any]], variants: Sequence[str] | None) -> None:
         return
     compared = compare(pd.DataFrame(rows).T, incomplete="drop-columns")
     print("\nMean ranks over", compared.columns, "columns:", *compared.notes)
+    if picture and (content := figures.RanksContent.of(compared)):
+        with figures.style():
+            picture.write_bytes(figures.save(figures.critical_difference(content))["svg"])
     for who, rank in compared.mean_rank.items():
         print(f"  {rank:.2f} {who}")
     print(f"Friedman p = {compared.p_value:.2g}; not told apart:", *cliques(compared))
