@@ -42,4 +42,5 @@ def averaged(patch: np.ndarray, side: int) -> np.ndarray:
     """
     step = len(patch) // side
     squares = patch[..., :3].reshape(side, step, side, step, 3)
-    return np.rint(squares.mean(axis=(1, 3))).astype(np.uint8).ravel()
+    means: np.ndarray = np.rint(squares.mean(axis=(1, 3))).astype(np.uint8)
+    return means.ravel()
