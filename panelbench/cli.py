@@ -267,7 +267,7 @@ def _design(values: dict[str, Any]) -> int:
 
 @_command(
     "submit",
-    "Send what is missing to the queue of a cluster (Slurm).",
+    "Send what is missing to the queue of a cluster (Slurm, Dask).",
     *(
         options.grid,
         options.panel,

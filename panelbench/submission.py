@@ -10,9 +10,12 @@ from typing import Any
 from panelbench.api import plan_for
 from panelbench.cluster import slurm
 from panelbench.cluster.arrange import PACK, Arrangement, jobs_of
+from panelbench.cluster.dask import Dask
+from panelbench.cluster.engine import ClusterError, Engine, Queued
 from panelbench.cluster.jobs import Job
-from panelbench.cluster.slurm import ClusterError, Options, Slurm
+from panelbench.cluster.slurm import Options, Slurm
 from panelbench.cluster.todo import Standing, standing
+from panelbench.errors import ConfigError, UnknownName
 from panelbench.keywords import request_of, settings_of
 from panelbench.records.files import write_atomically
 from panelbench.records.store import Store
@@ -21,6 +24,8 @@ from panelbench.running.needs import parse_needs, with_suite
 from panelbench.running.settings import Settings
 from panelbench.running.states import States
 from panelbench.suite.request import Request
+
+EXECUTORS = ("slurm", "dask")
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Submission:
         Ids that jobs got, by name.
     """
 
-    engine: Slurm
+    engine: Engine
     jobs: list[Job]
     standing: Standing
     ids: dict[str, str] = field(default_factory=dict)
@@ -67,6 +72,8 @@ class Submission:
 
     def write(self, folder: Path) -> list[Path]:
         """Write the scripts of the jobs, and one that sends them off, into a folder."""
+        if not isinstance(self.engine, Slurm):
+            raise ConfigError("only jobs of Slurm are scripts that can be printed")
         files = {job.name: f"{i}-{job.name}.sh" for i, job in enumerate(self.jobs, start=1)}
         texts = {files[job.name]: self.engine.script(job) for job in self.jobs}
         texts["submit.sh"] = slurm.driver(self.jobs, files)
@@ -75,10 +82,37 @@ class Submission:
         return [folder / name for name in texts]
 
 
+def engine_of(
+    executor: str,
+    settings: Settings,
+    options: Options,
+    scheduler: str | None = None,
+    scheduler_file: Path | None = None,
+) -> Engine:
+    """The engine of that name.
+
+    Raises
+    ------
+    ConfigError
+        When there is none, or it is given what is for another.
+    """
+    if executor == "slurm":
+        if scheduler or scheduler_file:
+            raise ConfigError("--scheduler and --scheduler-file go with --executor dask")
+        return Slurm(settings.results, options)
+    if executor != "dask":
+        raise UnknownName("executor", executor, EXECUTORS, "--executor")
+    if (scheduler is None) == (scheduler_file is None):
+        raise ConfigError("--executor dask needs --scheduler ADDRESS or --scheduler-file FILE")
+    if options != Options():
+        raise ConfigError("--partition, --gres, --throttle and the like go with --executor slurm")
+    return Dask(settings.results, scheduler, scheduler_file)
+
+
 def arrange(
     request: Request,
     settings: Settings,
-    options: Options,
+    engine: Engine,
     pack: float = PACK,
     *,
     need_queue: bool = True,
@@ -89,8 +123,8 @@ def arrange(
     ----------
     request, settings
         What, where and how.
-    options
-        For the scheduler.
+    engine
+        The scheduler.
     pack
         Expected seconds of a task that short runs share.
     need_queue
@@ -98,10 +132,9 @@ def arrange(
     """
     plan = plan_for(request, settings)
     settings = with_suite(settings, plan.suite)
-    engine = Slurm(settings.results, options)
-    queue: dict[str, slurm.Queued] = {}
+    queue: dict[str, Queued] = {}
     how = Arrangement(pack)
-    if need_queue or slurm.answers():
+    if need_queue or engine.answers():
         how, queue = Arrangement(pack, engine.most_tasks()), engine.queue()
     queued = {key: run.job for key, run in queue.items()}
     states = States(Store(settings.results), settings.retry)
@@ -129,9 +162,12 @@ def submit(
     needs: Sequence[str] = (),
     pack: float = PACK,
     options: Options | None = None,
+    executor: str = "slurm",
+    scheduler: str | None = None,
+    scheduler_file: Path | None = None,
     **request: Any,
 ) -> dict[str, str]:
-    """Send what is missing of a suite to the queue of Slurm, and return at once.
+    """Send what is missing of a suite to the queue of Slurm or Dask, and return at once.
 
     Parameters
     ----------
@@ -145,6 +181,8 @@ def submit(
         Expected seconds of a task that short runs share.
     options
         For ``sbatch``: partition, account and the like.
+    executor, scheduler, scheduler_file
+        ``"slurm"``, or ``"dask"`` with the address of a scheduler or the file that it wrote.
 
     Returns
     -------
@@ -155,7 +193,7 @@ def submit(
     InputError
         When something that was given does not fit.
     ClusterError
-        When Slurm does not answer, or refuses a job.
+        When the scheduler does not answer, or refuses a job.
 
     Examples
     --------
@@ -174,4 +212,5 @@ def submit(
         needs=parse_needs(needs),
     )
     asked = request_of(suite, request, "submit")
-    return arrange(asked, settings, options or Options(), pack).send()
+    engine = engine_of(executor, settings, options or Options(), scheduler, scheduler_file)
+    return arrange(asked, settings, engine, pack).send()

@@ -16,7 +16,8 @@ import pytest
 from panelbench.records import claims
 from panelbench.records.claims import CLAIM, Claims, holder
 from panelbench.records.status import Status
-from panelbench.records.store import Address, Record, Store, new_attempt
+from panelbench.records.store import Address, Record, Store
+from panelbench.records.times import new_attempt
 
 PLACE = Address("data", "method", "0" * 32)
 
@@ -81,6 +82,48 @@ def test_the_clock_of_this_machine_does_not_matter(
     _foreign(folder)
     monkeypatch.setattr(time, "time", lambda: 4e9)
     assert holder(folder) is not None
+
+
+def test_a_clock_that_is_set_gives_up_nobody_and_holds_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward and back by hours, on this machine and on the file server."""
+    import psutil
+
+    mine, plain = Claims(), psutil.Process.create_time
+    assert mine.take(folder, "a1")
+    for hours in (5, -5):
+        # The start of a process is told as a time of the day, which moves with the clock.
+        shift = 3600.0 * hours
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self, s=shift: plain(self) + s)
+        os.utime(folder / CLAIM, (time.time() + shift, time.time() + shift))
+        assert holder(folder) is not None and mine.holds(folder)
+        assert not Claims().take(folder, "a2")
+    mine.close()
+    # Of another machine, nobody renews it; a time of the future does not keep it.
+    _foreign(folder, age=-5 * 3600)
+    assert holder(folder) is None
+    other = Claims()
+    assert other.take(folder, "a3")
+    other.close()
+    assert [p.name for p in folder.iterdir()] == ["a1.lost"]
+
+
+def test_a_claim_of_an_earlier_start_of_the_machine_is_stale(folder: Path) -> None:
+    mine = Claims()
+    assert mine.take(folder, "a1")
+    said = json.loads((folder / CLAIM).read_text())
+    if not said["boot"]:
+        pytest.skip("needs a system that says when it started")
+    (folder / CLAIM).write_text(json.dumps({**said, "boot": "another"}))
+    assert holder(folder) is None and not mine.holds(folder)
+    # One that an older version wrote says the time of the day.
+    import psutil
+
+    old = {k: v for k, v in said.items() if k != "boot"} | {"born": psutil.Process().create_time()}
+    (folder / CLAIM).write_text(json.dumps(old))
+    assert holder(folder) is not None
+    mine.close()
 
 
 def test_a_claim_of_a_killed_process_is_stale_at_once(folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from panelbench.records.claims import Claims
 from panelbench.records.index import Snapshot
 from panelbench.records.keys import ObjectDigest, digest
 from panelbench.records.status import Status
-from panelbench.records.store import Address, Record, Store, new_attempt
+from panelbench.records.store import Address, Record, Store
+from panelbench.records.times import new_attempt
 from panelbench.report.collect import collect
 from panelbench.running.states import States
 from panelbench.suite.runs import Plan

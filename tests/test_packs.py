@@ -19,7 +19,8 @@ from panelbench.records.claims import Claims
 from panelbench.records.index import Snapshot
 from panelbench.records.packing import PackError, pack, unpack
 from panelbench.records.status import Status
-from panelbench.records.store import Address, Record, Store, new_attempt
+from panelbench.records.store import Address, Record, Store
+from panelbench.records.times import new_attempt
 from tests.tools import Bench
 
 KEYS = [f"{number:032x}" for number in range(4)]

@@ -18,11 +18,10 @@ from panelbench.records.store import (
     Address,
     Record,
     Store,
-    new_attempt,
     newest,
-    now,
     ranks_enough,
 )
+from panelbench.records.times import new_attempt, now
 
 PLACE = Address("data", "method", "0" * 32)
 
@@ -165,6 +164,22 @@ def test_attempts_are_unique_and_in_order_of_time() -> None:
     time.sleep(0.01)
     assert len(set(names)) == 50
     assert new_attempt() > max(names)
+
+
+def test_attempts_of_a_run_are_in_order_though_the_clock_is_set_back(tmp_path: Path) -> None:
+    """Else a lost attempt of the future would be the newest for hours: done again and again."""
+    store, ahead = Store(tmp_path), "20990101T000000.000000Z-other-1-00000000"
+    store.folder(PLACE).mkdir(parents=True)
+    (store.folder(PLACE) / f"{ahead}.lost").touch()
+    last = store.newest(PLACE)
+    assert last is not None and last.status is Status.LOST
+    for status in (Status.FAILED, Status.TIMEOUT):
+        late = _record(attempt=new_attempt(store.files(PLACE)), status=status)
+        store.write(late)
+        assert store.newest(PLACE) == late
+    assert late.attempt.startswith("20990101T000000.000002Z-")
+    odd = ["claim", "x.json", "99991231T235959.999999Z-h-1-0.json", "20261399T000000.0Z-h-1.json"]
+    assert new_attempt(odd) < "2099" and new_attempt(["20000101T000000.000000Z-h"]) > "2026"
 
 
 def test_an_uncut_panel_has_no_size_to_compare() -> None:

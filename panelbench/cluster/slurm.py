@@ -17,20 +17,14 @@ from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 
+from panelbench.cluster.engine import LOGS, ClusterError, Queued
 from panelbench.cluster.jobs import Job
-from panelbench.errors import PanelbenchError
 
 MiB = 1024**2
 ROOM = 1024**3
 """Bytes of a job beside its run: the command, its worker and their libraries."""
-LOGS = "logs"
-"""Folder within the results in which jobs print."""
 _ROW = re.compile(r"^(?:# )?(\d+|-) ([0-9a-f]{8,}) (.*)$", flags=re.M)
 _RESULTS = "# results: "
-
-
-class ClusterError(PanelbenchError):
-    """The scheduler does not do what it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +59,19 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Queued:
-    """A run in the queue: the id of its job, its task, what Slurm says of it, and what it is."""
-
-    job: str
-    task: str
-    state: str
-    what: str
-
-    @property
-    def place(self) -> str:
-        """Job and task, as Slurm writes them."""
-        return self.job if self.task == "-" else f"{self.job}_{self.task}"
-
-
-@dataclass(frozen=True)
 class Slurm:
     """The scheduler, and what its jobs are to be like."""
 
     results: Path
     options: Options = field(default_factory=Options)
+
+    def answers(self) -> bool:
+        """Whether it is there, and answers."""
+        return answers()
+
+    def waiting(self) -> dict[str, dict[str, str]]:
+        """Own jobs in the queue: states of their tasks, by the jobs' ids."""
+        return waiting()
 
     def most_tasks(self) -> int:
         """Tasks that an array may have."""

@@ -194,6 +194,15 @@ def limits(
 
 
 def queue(
+    executor: Annotated[
+        str, _option(_CLUSTER, "--executor", help="slurm or dask. Default: slurm.")
+    ] = "slurm",
+    scheduler: Annotated[
+        str | None, _option(_CLUSTER, "--scheduler", help="Address of a Dask scheduler.")
+    ] = None,
+    scheduler_file: Annotated[
+        Path | None, _option(_CLUSTER, "--scheduler-file", help="The file that it wrote.")
+    ] = None,
     need: Annotated[
         list[str] | None,
         _option(

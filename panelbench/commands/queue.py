@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from panelbench.cluster import slurm
-from panelbench.cluster.slurm import ClusterError, Slurm
+from panelbench.cluster.engine import ClusterError
+from panelbench.cluster.slurm import Slurm
 from panelbench.running.settings import Settings
 
 _WORDS = {"pending": "queued"}

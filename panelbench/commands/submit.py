@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
 
-from panelbench.cluster import slurm
+from panelbench.cluster.dask import Dask
 from panelbench.cluster.jobs import Job
 from panelbench.cluster.slurm import Options
 from panelbench.commands import show
 from panelbench.commands.output import print_json, print_table, short_path, text_table
 from panelbench.records.status import exit_code
 from panelbench.running.settings import Settings
-from panelbench.submission import Submission, arrange
+from panelbench.submission import Submission, arrange, engine_of
 from panelbench.suite.request import Request
 from panelbench.units import seconds
 
@@ -35,7 +35,10 @@ def submit(request: Request, settings: Settings, values: dict[str, Any]) -> int:
     )
     pack, folder = seconds(values["pack"], "--pack"), values["print_"]
     unsent = values["dry_run"] or folder is not None
-    found = arrange(request, settings, options, pack, need_queue=not unsent)
+    engine = engine_of(
+        values["executor"], settings, options, values["scheduler"], values["scheduler_file"]
+    )
+    found = arrange(request, settings, engine, pack, need_queue=not unsent)
     as_json = values["output"] == "json"
     files = found.write(folder) if folder is not None else []
     try:
@@ -54,8 +57,9 @@ def submit(request: Request, settings: Settings, values: dict[str, Any]) -> int:
         print(f"scripts: {short_path(folder)}; `bash {short_path(folder)}/submit.sh` sends them")
     if not values["wait"] or unsent:
         return 0
-    follow({*found.ids.values(), *(run.job for run in found.engine.queue().values())})
-    states = arrange(request, settings, options, pack).standing.states
+    jobs = {*found.ids.values(), *(run.job for run in engine.queue().values())}
+    follow(jobs, engine.waiting)
+    states = arrange(request, settings, engine, pack).standing.states
     show.ends(states)
     return exit_code(state.status for _, state in states)
 
@@ -100,11 +104,15 @@ def _print(found: Submission, *, sent: bool) -> None:
     runs, verb = len(found.standing.todo), "sent" if sent else "to send"
     queue = f", {found.standing.queued} in the queue already" if found.standing.queued else ""
     print(f"{runs} runs {verb}{queue}; where all stand: {stand}")
+    for lacking in (
+        found.engine.unmet(found.jobs) if isinstance(found.engine, Dask) and sent else ()
+    ):
+        print(f"note: no worker offers {lacking} now: `dask worker --resources` says what one has")
 
 
 def follow(
     jobs: Collection[str],
-    look: Callable[[], dict[str, dict[str, str]]] = slurm.waiting,
+    look: Callable[[], dict[str, dict[str, str]]],
     pause: Callable[[float], None] = time.sleep,
 ) -> None:
     """Wait for jobs, and say how many of their tasks are left; they do not need the waiting."""

@@ -28,12 +28,25 @@ STALE = 90.0
 
 @dataclass(frozen=True)
 class Holder:
-    """The process behind a claim: host, process number and its start time, and the attempt."""
+    """The process behind a claim.
+
+    Attributes
+    ----------
+    host, pid
+        Its machine and number.
+    born
+        When it began: seconds since the machine did, which no clock that is set changes.
+    attempt
+        What it is at.
+    boot
+        Which start of the machine that was; "" where that is not known, and `born` is of the day.
+    """
 
     host: str
     pid: int
     born: float | None
     attempt: str
+    boot: str = ""
 
 
 class Claims:
@@ -51,7 +64,8 @@ class Claims:
     def take(self, folder: Path, attempt: str) -> bool:
         """Claim the run of a folder for an attempt; False when another process is at it."""
         path = folder / CLAIM
-        me = Holder(socket.gethostname(), os.getpid(), _born(os.getpid()), attempt)
+        boot = _boot()
+        me = Holder(socket.gethostname(), os.getpid(), _born(os.getpid(), boot), attempt, boot)
         for _ in range(4):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +139,7 @@ def holder(folder: Path) -> Holder | None:
         # Being written just now, or garbage: told apart by age.
         return _NOBODY if path.exists() and _age(path) < STALE else None
     if found.host == socket.gethostname():
-        born = _born(found.pid)
+        born = _born(found.pid, found.boot) if found.boot in ("", _boot()) else None
         alive = born is not None and abs(born - (found.born or 0.0)) < 1.0
         return found if alive else None
     return found if _age(path) < STALE else None
@@ -179,37 +193,60 @@ def _read(path: Path) -> Holder | None:
         found = Holder(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    plain = all(isinstance(value, str) for value in (found.host, found.attempt))
+    plain = all(isinstance(value, str) for value in (found.host, found.attempt, found.boot))
     # An attempt names a file beside the claim, nothing else.
     return found if plain and isinstance(found.pid, int) and "/" not in found.attempt else None
 
 
 def _age(path: Path) -> float:
-    """Seconds since a file was touched, by the clock of its file system."""
+    """Seconds since a file was touched, by the clock of its file system.
+
+    A file of the future is as old as it is far off: with the clock set back by hours, it would
+    otherwise hold its run up for as long.
+    """
     probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         probe.touch()
-        return probe.stat().st_mtime - path.stat().st_mtime
+        return abs(probe.stat().st_mtime - path.stat().st_mtime)
     except FileNotFoundError:
         return float("inf")
     except OSError:
         import time
 
         # The folder cannot be written to; the clock of this machine must do.
-        return time.time() - path.stat().st_mtime
+        return abs(time.time() - path.stat().st_mtime)
     finally:
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
 
 
-def _born(pid: int) -> float | None:
-    """Start time of a process, None when there is none with this number or it has ended."""
+def _boot() -> str:
+    """Which start of this machine it is; "" where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _born(pid: int, boot: str) -> float | None:
+    """When a process began, None when there is none with this number or it has ended.
+
+    Seconds since the machine started, or of the day where `boot` is "".
+    """
     import psutil
 
     try:
         process = psutil.Process(pid)
         # A killed process stays as a zombie until somebody asks for its exit code.
-        ended = process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-        return None if ended else float(process.create_time())
-    except psutil.Error:
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None
+        # Of the day, it changes for all processes when the clock is set.
+        return _ticks(pid) if boot else float(process.create_time())
+    except (psutil.Error, OSError):
         return None
+
+
+def _ticks(pid: int) -> float:
+    # Behind the name of the program, which may hold anything, the twentieth field.
+    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return float(text.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")

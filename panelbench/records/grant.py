@@ -19,7 +19,13 @@ _OWN_GROUP = Path("/proc/self/cgroup")
 def usable_cores() -> int:
     """Cores this process may use, at least one."""
     known = [_affinity()]
-    for variable in ("SLURM_CPUS_PER_TASK", "PBS_NCPUS", "NSLOTS", "LSB_DJOB_NUMPROC"):
+    for variable in (
+        "PANELBENCH_CORES",
+        "SLURM_CPUS_PER_TASK",
+        "PBS_NCPUS",
+        "NSLOTS",
+        "LSB_DJOB_NUMPROC",
+    ):
         value = os.environ.get(variable, "")
         if value.isdigit() and int(value) > 0:
             known.append(int(value))

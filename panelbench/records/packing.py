@@ -21,7 +21,8 @@ from panelbench.errors import PanelbenchError
 from panelbench.records import claims
 from panelbench.records.files import replacing
 from panelbench.records.packs import FOLDER, SUFFIX, Archive, Member
-from panelbench.records.store import Record, Store, new_attempt
+from panelbench.records.store import Record, Store
+from panelbench.records.times import new_attempt
 
 _TIME = struct.Struct("<HHBI")
 _TIME_HEAD = (0x5455, 5, 1)

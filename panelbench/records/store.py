@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,19 +145,6 @@ _KINDS: dict[str, type] = {
     "format": object,
 }
 """What JSON holds of a record, and of which type it must be."""
-
-
-def now() -> str:
-    """Present time, UTC, ISO 8601 with microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def new_attempt() -> str:
-    """Name for an attempt: unique across machines, and in order of time."""
-    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    host = "".join(c if c.isalnum() else "-" for c in socket.gethostname())[:24]
-    job = os.environ.get("SLURM_JOB_ID") or str(os.getpid())
-    return f"{time}-{host}-{job}-{secrets.token_hex(4)}"
 
 
 class Store:

@@ -42,7 +42,7 @@ Send = Callable[[Reply], None]
 
 def do_run(order: Order, job: RunJob, cells: list[AnnData], send: Send) -> Done:
     """Do a selection or an evaluation in this process and write its record."""
-    from panelbench.records.store import now
+    from panelbench.records.times import now
 
     started = now()
     outside: dict[str, object] = dict(vars(job.resources))
@@ -73,7 +73,7 @@ def do_group(order: Order, group: GroupJob, cells: list[AnnData], send: Send) ->
     What is not recorded is done again in smaller groups, and in the end alone.
     """
     from panelbench.records.cache import Entry, StageCache
-    from panelbench.records.store import now
+    from panelbench.records.times import now
     from panelbench.stages.questions import SelectQuestion
     from panelbench.stages.selection import select_panels
 
@@ -126,7 +126,8 @@ def _write(
     **more: Any,
 ) -> str:
     """Write a run's record; why it could not be, if so."""
-    from panelbench.records.store import Store, now
+    from panelbench.records.store import Store
+    from panelbench.records.times import now
 
     record = job.record(
         status,

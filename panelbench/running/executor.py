@@ -18,7 +18,8 @@ from panelbench.records.facts import read_facts
 from panelbench.records.files import write_atomically
 from panelbench.records.provenance import environment
 from panelbench.records.status import Status
-from panelbench.records.store import Store, new_attempt, now
+from panelbench.records.store import Store
+from panelbench.records.times import new_attempt, now
 from panelbench.registry import Broken
 from panelbench.running.groups import Ended, do_in_groups, group_job, groups_of, in_group
 from panelbench.running.jobs import Attempt, PrepareJob, Resources, RunJob
@@ -236,9 +237,10 @@ class Executor:
 
     def _taken(self, run: Run, make_job: Callable[[Any, str], RunJob]) -> RunJob | None:
         """Claim a run that is due; None when another process is at it or has done it."""
-        folder, attempt = self.store.folder(run.address), new_attempt()
         if not self.states.of(run).due:
             return None
+        folder = self.store.folder(run.address)
+        attempt = new_attempt(after=self.store.files(run.address))
         if not self._claims.take(folder, attempt):
             return None
         if not self.states.of(run, claimed=True).due:
