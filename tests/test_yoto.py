@@ -406,11 +406,7 @@ def planted(seed: int, n_cells: int = 8000, n_genes: int = 500) -> tuple[Task, s
 def test_planted_genes_and_an_xor_pair_are_found() -> None:
     from panelbench.methods.mrmr import Params, select_by_f
 
-    found, univariate = [], []
-    for seed in range(5):
+    for seed in range(3):
         task, truth = planted(seed)
-        chosen = yoto.select(task, yoto.Params(preset="joint", epochs=60, lr=3e-3))
-        found.append(truth <= set(panel(chosen, 10)))
-        univariate.append({3, 4} <= set(panel(select_by_f(task, Params()), 10)))
-    assert sum(found) >= 4
-    assert not any(univariate)
+        assert truth <= set(panel(yoto.select(task, yoto.Params()), 10))
+        assert not {3, 4} <= set(panel(select_by_f(task, Params()), 10))

@@ -38,6 +38,34 @@ def test_networks_of_the_folds_read_exactly_k_genes(
     check_sizes(seen)
 
 
+def test_scores_follow_held_out_cells_and_weights_the_others(task: Task) -> None:
+    import torch
+    from panelbench.methods.yoto import crossfit
+    from panelbench.methods.yoto.optimizers import RowAdam, ScoreAdam
+
+    settings = yoto.settings(yoto.Params(epochs=1, weight_decay=0.0, prior=0.0))
+    search, _ = crossfit.learn_scores(task, settings)
+    for train, judge in search.counts:
+        assert not bool((train & judge).any())
+        assert bool((judge.sum(0) == 1).all()), "every cell judges once"
+        assert bool((train.sum(0) == search.count - 1).all())
+    everyone = np.arange(N_CELLS)
+
+    def moved(train: int, judge: int) -> tuple[bool, bool]:
+        """Whether scores and weights move when only these cells count."""
+        kept = search.counts
+        search.counts = [(t & bool(train), j & bool(judge)) for t, j in kept]
+        search.ascent = ScoreAdam(search.scores, settings.lr_scores)
+        search.rows = RowAdam(search.first, settings.lr, settings.weight_decay)
+        scores, weights = search.scores.clone(), search.first.clone()
+        search.step(everyone, search.k, 0.3)
+        search.counts = kept
+        return not torch.equal(scores, search.scores), not torch.equal(weights, search.first)
+
+    assert moved(1, 0) == (False, True)
+    assert moved(0, 1) == (True, False)
+
+
 def few_cells(seed: int) -> tuple[Task, set[str]]:
     """600 cells, 3,000 genes, 12 types with three markers each, most counts lost."""
     from panelbench.data import synthetic

@@ -111,7 +111,7 @@ class Params:
         Fraction of the training after which the panel has k genes.
     steps
         Default preset only, like all that follow: steps of the search, and of the predictor's
-        training, at least; at least 30 epochs.
+        training, at least; at least 60 epochs of the one and 30 of the other.
     folds
         Networks of the search, each judged on its own fold of the cells; fewer if there are
         fewer groups.

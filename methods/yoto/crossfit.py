@@ -25,14 +25,15 @@ SHARES = (100.0, 1.0, 0.0)
 if TYPE_CHECKING:
     import torch
 
-_EPOCHS = 30
-"""Passes that many cells get at least, whatever the steps."""
+_EPOCHS, _SEARCH_EPOCHS = 30, 60
+"""Passes over many cells, whatever the steps: of the predictor's training and of the search. Genes
+that tell something only together (an XOR) are not found in 30."""
 
 
-def passes(settings: Settings, n_cells: int) -> int:
-    """Epochs that make `Settings.steps` steps, at least 30, within `Settings.epochs`."""
+def passes(settings: Settings, n_cells: int, least: int = _EPOCHS) -> int:
+    """Epochs that make `Settings.steps` steps, so many at least, within `Settings.epochs`."""
     n_batches = max(1, round(n_cells / settings.batch_size))
-    return min(settings.epochs, max(_EPOCHS, -(-settings.steps // n_batches)))
+    return min(settings.epochs, max(least, -(-settings.steps // n_batches)))
 
 
 def train(task: Task, settings: Settings) -> Trained:
@@ -136,7 +137,7 @@ def learn_scores(task: Task, settings: Settings) -> tuple[Search, dict[str, list
     encoding = Encoding(cells, settings.levels, task.rng("yoto levels"))
     fold = assign_folds(cells.labels, cells.groups, settings.folds, task.rng("yoto folds"))
     search = Search(task, cells, encoding, fold, settings)
-    return search, search.run(passes(settings, cells.n_cells))
+    return search, search.run(passes(settings, cells.n_cells, _SEARCH_EPOCHS))
 
 
 def as_layers(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from yoto_data import SETS
 
 Key = tuple[str, int, str]
 """Data set, k, and who scored: a classical selector, or a variant with ``own`` or ``forest``."""
@@ -30,10 +31,13 @@ def scores(lines: list[dict[str, Any]], variants: Sequence[str]) -> dict[Key, di
 
 
 def jaccard(lines: list[dict[str, Any]], variants: Sequence[str]) -> dict[Key, float]:
-    """Mean share of genes that the panels of two seeds have in common."""
+    """Mean share of genes that the panels of two seeds have in common; synthetic cells have other
+    genes for each seed, so none."""
     panels: dict[Key, list[set[str]]] = defaultdict(list)
     for line in lines:
         run = line["run"]
+        if SETS[run["dataset"]].synthetic:
+            continue
         if "own" not in line or run["variant"] in variants:
             panels[run["dataset"], run["k"], run["variant"]].append(set(line["panel"]))
     return {
@@ -176,11 +180,12 @@ def tables(
         print(
             f"| {data} | {k} | {len(seeds)} | {' | '.join(f'{here[who]:.3f}' for who in ours)} "
             f"| {best} {here[best]:.3f} | {gap:+.3f} | {' / '.join(map(str, ranks))} "
-            f"| {common.get((data, k, variants[0]), float('nan')):.2f} |"
+            f"| {common.get((data, k, variants[0]), float('nan')):.2f} |".replace("nan", "")
         )
     if not rows:
         return
-    compared = compare(pd.DataFrame(rows).T, incomplete="drop-columns")
+    table = pd.DataFrame(rows).T.rename(columns=lambda who: who.replace("defaults ", "YOTO, "))
+    compared = compare(table, incomplete="drop-columns")
     print("\nMean ranks over", compared.columns, "columns:", *compared.notes)
     if picture and (content := figures.RanksContent.of(compared)):
         with figures.style():
