@@ -91,8 +91,14 @@ def fake_results(
         }
         for entry in spec.datasets
     }  # fmt: skip
-    lines = [ScoreLine(**line) for line in scores], [SelectionLine(**line) for line in selections]
+    lines = [_line(line) for line in scores], [SelectionLine(**line) for line in selections]
     return Results(spec, rows, *lines, known if facts is None else facts)
+
+
+def _line(line: dict[str, Any]) -> ScoreLine:
+    details = ("classes", "per_class_f1", "confusion", "by_class")
+    plain = {name: value for name, value in line.items() if name not in details}
+    return ScoreLine(**plain, details={name: line[name] for name in details})
 
 
 def _selection(

@@ -130,37 +130,39 @@ def test_a_change_of_the_records_is_seen(
     assert _look(store) != before
 
 
-def _entries(change: Callable[[Any], Any]) -> Callable[[bytes], bytes]:
-    """A change of what the index has of every record."""
+def _lines(change: Callable[[list[Any]], Any]) -> Callable[[bytes], bytes]:
+    """A change of the line of every record: key, file name, stamp, what the index has of it."""
 
     def changed(text: bytes) -> bytes:
-        content = json.loads(text)
-        for names in content["keys"].values():
-            for name in names:
-                names[name] = change(names[name])
-        return json.dumps(content).encode()
+        header, *lines = text.decode().splitlines()
+        return "\n".join([header, *(json.dumps(change(json.loads(x))) for x in lines)]).encode()
 
     return changed
 
 
+def _briefs(**changes: Any) -> Callable[[bytes], bytes]:
+    return _lines(lambda line: [*line[:3], {**line[3], **changes}])
+
+
 GARBAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda text: b"",
-    "cut short": lambda text: text[: len(text) // 2],
     "not text": lambda text: b"\xff\xfe",
-    "nested too deeply": lambda text: b"[" * 100_000,
     "a list": lambda text: b"[]",
-    "of another form": lambda text: text.replace(b'"format":1', b'"format":0'),
-    "keys are a list": lambda text: b'{"format":1,"keys":[]}',
-    "runs are numbers": lambda text: json.dumps(
-        {"format": 1, "keys": dict.fromkeys(KEYS, 1)}
-    ).encode(),
-    "entries are numbers": _entries(lambda entry: 1),
-    "entries are empty": _entries(lambda entry: []),
-    "no content": _entries(lambda entry: [entry[0]]),
-    "content is a list": _entries(lambda entry: [entry[0], []]),
-    "no such status": _entries(lambda entry: [entry[0], {**entry[1], "status": "splendid"}]),
-    "asked is a text": _entries(lambda entry: [entry[0], {**entry[1], "asked": "k"}]),
-    "of other times": _entries(lambda entry: [[1, 2, 3], {**entry[1], "stage": "evaluate"}]),
+    "of another form": lambda text: text.replace(b'"format": 2', b'"format": 1'),
+    "of the first form": lambda text: b'{"format":1,"keys":{}}',
+    "only the first line": lambda text: text.splitlines()[0],
+    "lines cut short": lambda text: b"\n".join(line[:-9] for line in text.splitlines()),
+    "nested too deeply": lambda text: text.replace(b'["0', b'["0' + b"[" * 100_000),
+    "lines are numbers": _lines(lambda line: 1),
+    "no content": _lines(lambda line: line[:3]),
+    "content is a list": _lines(lambda line: [*line[:3], []]),
+    "content is a number": _lines(lambda line: [*line[:3], 1]),
+    "names are lists": _lines(lambda line: [line[0], [], *line[2:]]),
+    "no such status": _briefs(status="splendid"),
+    "asked is a text": _briefs(asked="k"),
+    "the ranking is a number": _briefs(leading=1),
+    "parts are numbers": _briefs(identity=1),
+    "of other times": _lines(lambda line: [*line[:2], [1, 2, 3], {**line[3], "stage": "evaluate"}]),
 }
 
 
@@ -173,6 +175,30 @@ def test_an_index_that_is_none_is_made_again(
     path.write_bytes(GARBAGE[name](path.read_bytes()))
     assert len(_opened(store, monkeypatch)) == 4
     assert _opened(store, monkeypatch) == []
+
+
+def test_lines_that_are_whole_count(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    _look(store)
+    (path,) = store.root.glob("index/*/*.json")
+    text = path.read_bytes()
+    path.write_bytes(text[: text.rindex(b"[", 0, len(text) - 200)])
+    assert 0 < len(_opened(store, monkeypatch)) < 4
+    assert _opened(store, monkeypatch) == []
+
+
+def test_the_first_genes_of_a_ranking_are_known(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranking = [f"g{number}" for number in range(9)]
+    store.write(_record(KEYS[3], result={"ranking": ranking, "scores": [0.5] * 9}))
+    _look(store)
+    found = Snapshot(store).attempts(replace(PLACE, key=KEYS[3]))[0].result["ranking"]
+    with monkeypatch.context() as patch:
+        patch.delattr(Store, "read")
+        assert (len(found), found[:2], found[1], found[:0]) == (9, ["g0", "g1"], "g1", [])
+    for place in (slice(None), slice(3), slice(-7, 2), slice(-8, None), slice(0, 99)):
+        assert found[place] == ranking[place], place
+    assert (found[2], found[-1], list(found)) == ("g2", "g8", ranking)
 
 
 def test_the_index_may_be_deleted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +254,7 @@ def test_a_part_of_a_record_that_is_gone_is_an_error(store: Store) -> None:
     first, *_ = _look(store)
     next(store.folder(PLACE).glob("*.json")).unlink()
     with pytest.raises(OSError, match=first.attempt):
-        first.result["ranking"]
+        first.identity["a"]
     assert first.result["panel"] == "p"
 
 
@@ -324,7 +350,9 @@ def test_states_and_lines_are_the_same_with_and_without_an_index(
         ]
         again = collect(plan, store)
         assert repr(again.selections) == repr(lines.selections)
-        assert repr(again.scores) == repr(lines.scores)
+        bare = [[repr(replace(x, details={})) for x in found.scores] for found in (again, lines)]
+        assert bare[0] == bare[1]
+        assert [line.details for line in again.scores] == [line.details for line in lines.scores]
     assert len({state.status for state in plain}) > 3
 
 

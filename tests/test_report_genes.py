@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from panelbench.report import build
-from panelbench.report.genes import gene_records, method_panels
+from panelbench.report.genes import address_of, genes_csv, method_panels
 from panelbench.report.summary import Summary
 from tests.reports import fake_results
 
@@ -30,11 +30,11 @@ def _summary() -> Summary:
 
 
 def test_every_gene_of_every_panel_has_a_line() -> None:
-    lines = gene_records(_summary())
+    lines = list(csv.DictReader(io.StringIO(genes_csv(_summary()))))
     assert len(lines) == 3 * (2 + 3)
-    first = [line for line in lines if (line["k"], line["seed"]) == (3, 0)]
+    first = [line for line in lines if (line["k"], line["seed"]) == ("3", "0")]
     assert [(line["rank"], line["gene"], line["seeds_with_it"]) for line in first] == [
-        (1, "gene5", 3), (2, "a", 1), (3, "b", 3),
+        ("1", "gene5", "3"), ("2", "a", "1"), ("3", "b", "3"),
     ]  # fmt: skip
     assert {line["gene"]: line["marks"] for line in first} == {"gene5": "B cell", "a": "", "b": ""}
 
@@ -57,3 +57,7 @@ def test_the_page_names_genes_and_offers_them_as_csv(tmp_path: Path) -> None:
     text = base64.b64decode(inside).decode()
     assert text == (tmp_path / "genes.csv").read_text()
     assert len(list(csv.DictReader(io.StringIO(text)))) == 15
+
+
+def test_a_large_file_lies_beside_the_page() -> None:
+    assert address_of("a\n" * 1_100_000, "genes.csv") == "genes.csv"

@@ -1,17 +1,18 @@
-"""A read index: what tells where a run stands, of many records, without reading each.
+"""A read index: what planning, listing and a report need of many records, without reading each.
 
-``<results>/index/<data set>/<method>.json`` holds of every record its size and times and, in the
-record's own form, the little that planning and listing need. A reader still looks at every folder
-and at every file's size and times, and reads what the index does not have or has otherwise: the
-index is never trusted over the records. It may be deleted at any time; where it cannot be written
-(a folder of others, a full disk) it is not.
+``<results>/index/<data set>/<method>.json`` holds a line of JSON for every record: its run and
+file name, its size and times, and the little that is needed, in the record's own form. Lines are
+parsed when their run is asked for. A reader still looks at the run's folder and at every file's
+size and times, and reads what the index does not have or has otherwise: the index is never trusted
+over the records. It may be deleted at any time; where it cannot be written (a folder of others, a
+full disk) it is not.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,19 +24,48 @@ from panelbench.records.store import Address, Record, Store, assembled
 
 FOLDER = "index"
 """Folder of the index below the results folder."""
-FORMAT = 1
+FORMAT = 2
 MANY = 2000
 """Runs from which on the index is worth reading; a few are looked up as fast in the records."""
 SETTLED = 5.0
 """Seconds for which a file is not indexed: its times could not tell two of its contents apart."""
 
-_PLAIN = ("stage", "question", "status", "reason", "asked", "warnings", "started", "ended")
-_UNREAD = ("identity", "cost", "outside", "environment")
-_OF_RESULT = ("panel", "selection")
-"""What of a result tells whether an evaluation is about the panel that there is now."""
+_PLAIN = ("stage", "question", "status", "reason", "asked", "cost", "warnings", "started",
+          "ended")  # fmt: skip
+_HEADS: dict[str, tuple[str, ...]] = {
+    "result": ("panel", "selection", "panel_size", "genes_read", "metrics", "notes", "info"),
+    "identity": ("source",),
+    "outside": (),
+    "environment": (),
+}
+"""What the index has of the large parts of a record; the rest is read when it is asked for."""
+_HEADS_OF_SELECTION = {**_HEADS, "environment": ("host", "versions")}
 
-_Entry = list[Any]
-"""Stamp of a file and what the index has of its record."""
+_Entry = tuple[list[int], dict[str, Any], str]
+"""Size and times of a file, what the index has of its record, and the line that says so."""
+
+
+class Ranking(Sequence[str]):
+    """A ranking of which the first genes are known; the others are read when asked for."""
+
+    __slots__ = ("_first", "_length", "_read")
+
+    def __init__(self, first: list[str], length: int, read: Callable[[], Record]) -> None:
+        self._first, self._length, self._read = first, length, read
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, place: Any) -> Any:
+        whole = place if isinstance(place, slice) else slice(place, place + 1)
+        start, stop = whole.start or 0, -1 if whole.stop is None else whole.stop
+        known = start >= 0 and 0 <= stop <= len(self._first)
+        return (self._first if known else self._read().result["ranking"])[place]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class Unread(Mapping[str, Any]):
@@ -66,7 +96,7 @@ class Snapshot:
     """The records of a store at one look; parts of them are read when they are asked for.
 
     Use it for many runs at once, and a new one for the next look. At the end of a ``with`` block
-    the index is brought up to date.
+    the index is brought up to date, and that of a place when it is left.
 
     Parameters
     ----------
@@ -106,14 +136,30 @@ class Snapshot:
         """
         where = dataset, method
         if self._grouped is None or self._grouped[0] != where:
-            if self._grouped is not None and self._grouped[0] in self._places:
-                self._places.pop(self._grouped[0]).save()
+            if self._grouped is not None:
+                self.leave(*self._grouped[0])
             groups: dict[str, list[Record]] = {}
             for records in self._place(dataset, method).runs():
                 for record in records:
                     groups.setdefault(record.question, []).append(record)
             self._grouped = where, groups
         return self._grouped[1]
+
+    def leave(self, dataset: str, method: str) -> None:
+        """Forget the records of a method on a data set; the next look at them is a new one."""
+        place = self._places.pop((dataset, method), None)
+        if place is not None:
+            place.save()
+        if self._grouped is not None and self._grouped[0] == (dataset, method):
+            self._grouped = None
+
+    def version(self, record: Record) -> str:
+        """What is another text when the files of a record are others; "" for one without a file.
+
+        Only while its place has not been left.
+        """
+        place = self._places.get((record.address.dataset, record.address.method))
+        return str(place.versions.get((record.address.key, record.attempt), "")) if place else ""
 
     def free(self, address: Address) -> bool:
         """Whether no process can be at a run: there was no claim in its folder."""
@@ -127,18 +173,6 @@ class Snapshot:
             yield from place.runs()
             place.save()
 
-    def whole(self, record: Record) -> Record:
-        """A record with all its parts, read from its file if it is known from the index.
-
-        Raises
-        ------
-        OSError
-            When it cannot be read any more.
-        """
-        if not isinstance(record.result, Unread):
-            return record
-        return self._read(record.address, record.attempt)
-
     def _read(self, address: Address, attempt: str) -> Record:
         last = self._last
         if last is None or last.attempt != attempt or last.address != address:
@@ -151,13 +185,16 @@ class Snapshot:
     def known(self, brief: dict[str, Any], address: Address, attempt: str) -> Record:
         """The record of which the index has so much."""
         read = partial(self._read, address, attempt)
-        unread = {part: Unread(read, part) for part in _UNREAD}
-        unread["result"] = Unread(read, "result", brief.get("result"))
-        return Record.of(brief, address, attempt, unread)
+        parts = {name: Unread(read, name, {**brief[name]}) for name in _HEADS if name in brief}
+        if "leading" in brief:
+            first, length = brief["leading"]
+            ranking = first if len(first) == length else Ranking(first, length, read)
+            parts["result"] = Unread(read, "result", {**brief["result"], "ranking": ranking})
+        return Record.of(brief, address, attempt, parts)
 
     def _slim(self, record: Record) -> Record:
         # What stands for a lost attempt has no file.
-        if isinstance(record.result, Unread) or not record.identity:
+        if isinstance(record.identity, Unread) or not record.identity:
             return record
         return self.known(_brief(record), record.address, record.attempt)
 
@@ -177,6 +214,9 @@ class _Place:
         Runs that have a folder.
     claimed
         Runs whose folder had a claim when it was looked at, or was not looked at.
+    versions
+        Size and times of the files that were looked at, and whether arrays lie beside them, by
+        key and attempt.
     """
 
     def __init__(self, snapshot: Snapshot, dataset: str, method: str) -> None:
@@ -185,8 +225,9 @@ class _Place:
         self._path = self._store.root / FOLDER / dataset / f"{method}.json"
         self.keys = self._store.keys(dataset, method)
         self.claimed = set(self.keys)
+        self.versions: dict[tuple[str, str], tuple[list[int], bool]] = {}
         self._known = _read(self._path)
-        self._seen: dict[str, dict[str, _Entry]] = {}
+        self._seen: dict[str, list[str]] = {}
         self._changed = False
         self._young = time.time() - SETTLED
 
@@ -205,9 +246,9 @@ class _Place:
         files = self._store.files(address)
         if claims.CLAIM not in files:
             self.claimed.discard(key)
-        known = self._known.get(key)
-        known = known if isinstance(known, dict) else {}
-        seen: dict[str, _Entry] = {}
+        lines = self._known.get(key, ())
+        known = _entries(lines)
+        seen: list[str] = []
 
         def read(attempt: str) -> Record | None:
             name = f"{attempt}.json"
@@ -217,29 +258,30 @@ class _Place:
                 # It is gone, or was packed at this moment.
                 return self._store.attempt(address, attempt)
             stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            self.versions[key, attempt] = stamp, f"{attempt}.npz" in files
             entry = known.get(name)
             record = self._indexed(entry, stamp, address, attempt)
             if record is not None and entry is not None:
-                seen[name] = entry
+                seen.append(entry[2])
                 return record
             record = self._store.attempt(address, attempt)
             if record is not None and max(stamp[1:]) < self._young * 1e9:
-                seen[name] = [stamp, _brief(record)]
+                seen.append(_line(key, name, stamp, record))
                 self._changed = True
             return record
 
         records = assembled(self._store.folder, address, files, read)
-        self._changed |= len(seen) < len(known)
+        self._changed |= len(seen) < len(lines)
         self._seen[key] = seen
         return records
 
     def _indexed(
-        self, entry: Any, stamp: list[int], address: Address, attempt: str
+        self, entry: _Entry | None, stamp: list[int], address: Address, attempt: str
     ) -> Record | None:
         """What the index has of a record; None when that is nothing, garbage or out of date."""
+        if entry is None or entry[0] != stamp:
+            return None
         try:
-            if entry is None or entry[0] != stamp:
-                return None
             return self._snapshot.known(entry[1], address, attempt)
         except (ValueError, TypeError, LookupError, AttributeError):
             return None
@@ -248,27 +290,62 @@ class _Place:
         """Replace the index of the place when there is something new in it."""
         if not self._changed:
             return
-        keys = {key: self._seen.get(key, self._known.get(key)) for key in sorted(self.keys)}
-        content = {"format": FORMAT, "keys": {key: found for key, found in keys.items() if found}}
+        found = [self._seen.get(key, self._known.get(key, [])) for key in sorted(self.keys)]
+        text = "\n".join([_HEADER, *(line for lines in found for line in lines), ""])
         # Several that look at once each write their own; the last one stays, and all are right.
         with suppress(OSError):
-            text = json.dumps(content, separators=(",", ":"), check_circular=False)
             write_atomically(self._path, text, durable=False)
         self._changed = False
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Records by key and file name that an index file has; {} for whatever is none."""
+_HEADER = json.dumps({"format": FORMAT})
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    """Lines of an index file by the run that they are about; {} for whatever is none."""
+    found: dict[str, list[str]] = {}
     try:
-        found = json.loads(path.read_bytes())
-        keys = found["keys"] if found["format"] == FORMAT else {}
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        header, *lines = path.read_text("utf-8").split("\n")
+    except (OSError, ValueError):
         return {}
-    return keys if isinstance(keys, dict) else {}
+    for line in lines if header == _HEADER else ():
+        # A line begins with the key: ["0123...","...
+        key = line[2 : line.find('"', 2)]
+        found.setdefault(key, []).append(line)
+    return found
+
+
+def _line(key: str, name: str, stamp: list[int], record: Record) -> str:
+    """The line of a record."""
+    content = [key, name, stamp, _brief(record)]
+    return json.dumps(content, separators=(",", ":"), check_circular=False)
+
+
+def _entries(lines: Iterable[str]) -> dict[str, _Entry]:
+    """What lines say, by the names of the files; what is no such line is left out."""
+    found: dict[str, _Entry] = {}
+    for line in lines:
+        with suppress(ValueError, TypeError, RecursionError):
+            _, name, stamp, brief = json.loads(line)
+            found[name] = stamp, brief, line
+    return found
 
 
 def _brief(record: Record) -> dict[str, Any]:
     """The parts of a record that the index has, those that are empty left out."""
     found = {name: getattr(record, name) for name in _PLAIN} | {"warnings": list(record.warnings)}
-    found["result"] = {name: record.result[name] for name in _OF_RESULT if name in record.result}
-    return {name: value for name, value in found.items() if value}
+    heads = _HEADS_OF_SELECTION if record.stage == "select" else _HEADS
+    found = {name: value for name, value in found.items() if value}
+    for part, names in heads.items():
+        if whole := getattr(record, part):
+            found[part] = {name: whole[name] for name in names if name in whole}
+    ranking = record.result.get("ranking")
+    if isinstance(ranking, list):
+        found["leading"] = ranking[: _asked_size(record)], len(ranking)
+    return found
+
+
+def _asked_size(record: Record) -> int:
+    """Genes that a selection was asked for: those of its ranking that are shown."""
+    k = record.asked.get("k")
+    return k if isinstance(k, int) else 0

@@ -84,7 +84,7 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     known, origin = Manifest.read(out), origin_of(results, reference)
     if known.origin == origin and known.is_whole(out):
         return [out / name for name in known.files]
-    summary = Summary(results)
+    summary = results.summary
     _unique("tables", [spec.name for spec in tables.specs(summary)])
     _unique("figures", [spec.name for spec in figures.specs(summary)])
     parts = _Parts.of(summary, reference)
@@ -111,7 +111,7 @@ def terminal_table(results: Results) -> Group:
     It is as wide as its columns: print it on a console that is wide enough, or let rich wrap
     the labels of the rows.
     """
-    summary = Summary(results)
+    summary = results.summary
     specs = sorted(tables.specs(summary), key=lambda spec: spec.kind != "metrics")
     return rich_table(table_grid(summary, specs[0], ()))
 
@@ -126,7 +126,7 @@ class _Parts(NamedTuple):
     ranks: Grid | None
     stability: Grid
     overlaps: list[Grid]
-    genes: list[dict[str, Any]]
+    genes: str
     cost: Grid
     published: Grid | None
     failures: Grid
@@ -145,7 +145,7 @@ class _Parts(NamedTuple):
             ranks=ranks_grid(compared, main) if compared else None,
             stability=stability_grid(summary),
             overlaps=overlap_grids(summary),
-            genes=genes.gene_records(summary),
+            genes=genes.genes_csv(summary),
             cost=cost_grid(summary),
             published=published_grid(numbers) if numbers else None,
             failures=failures_grid(summary),
@@ -179,7 +179,7 @@ def _texts(summary: Summary, parts: _Parts) -> Iterator[tuple[str, str]]:
         if item is not None:
             yield from _forms(item.name, item, suffixes=(".md", ".csv"))
     yield "references.bib", bibtex(sources(summary.results))
-    yield "genes.csv", to_csv(parts.genes, genes.COLUMNS)
+    yield "genes.csv", parts.genes
     yield from _forms("failures", parts.failures, FAILURE_COLUMNS, suffixes=(".md", ".csv"))
 
 
@@ -305,7 +305,7 @@ def _page(summary: Summary, parts: _Parts, pictures: dict[str, Picture]) -> Page
         stability=parts.stability,
         overlaps=[(grid, pictures[grid.name]) for grid in parts.overlaps],
         genes=genes.method_panels(summary),
-        genes_file=genes.as_data_url(parts.genes),
+        genes_file=genes.address_of(parts.genes, "genes.csv"),
         classes=class_details(summary),
         cost=parts.cost,
         cost_figure=pictures.get("cost"),

@@ -29,16 +29,29 @@ class _Lookup:
 
     def __call__(self, run: Run, k: int = 0) -> Record | None:
         """Find the record of a run; of a selection, one that ranks `k` genes or more."""
-        address = run.address
-        groups = self._snapshot.by_question(address.dataset, address.method)
-        records = [r for r in groups.get(run.question_digest, []) if ranks_enough(r, k)]
-        mine = [r for r in records if r.address.key == address.key]
-        if records and not mine:
-            self.stale += 1
-            latest = max(records, key=lambda r: r.attempt).address.key
-            mine = [r for r in records if r.address.key == latest]
-        found = newest(mine)
-        return None if found is None else self._snapshot.whole(found)
+        address, question = run.address, run.question_digest
+        mine = _answers(self._snapshot.attempts(address), question, k)
+        if not mine:
+            # Only then the other runs of the method are looked at, most of which are of no use.
+            groups = self._snapshot.by_question(address.dataset, address.method)
+            others = _answers(groups.get(question, ()), question, k)
+            if others:
+                self.stale += 1
+                latest = max(others, key=lambda r: r.attempt).address.key
+                mine = [r for r in others if r.address.key == latest]
+        return newest(mine)
+
+    def version(self, record: Record) -> str:
+        """Name and version of a record's file."""
+        return f"{record.attempt} {self._snapshot.version(record)}"
+
+    def leave(self, run: Run) -> None:
+        """All is known of the runs of its method on its data set."""
+        self._snapshot.leave(run.address.dataset, run.address.method)
+
+
+def _answers(records: Iterable[Record], question: str, k: int) -> list[Record]:
+    return [r for r in records if r.question == question and ranks_enough(r, k)]
 
 
 def collect(plan: Plan, store: Store) -> Results:
@@ -71,7 +84,9 @@ def _collected(plan: Plan, store: Store, lookup: _Lookup) -> Results:
         for select in selects:
             record = records[select.key] = lookup(select, select.k)
             problem = _problem(select.dataset, facts)
-            selections[select.key] = _selection(select, select.row, record, problem, names)
+            line = _selection(select, select.row, record, problem, names)
+            line["record"] = lookup.version(record) if record else ""
+            selections[select.key] = SelectionLine(**line)
         for run in evaluations:
             name = run.evaluator_variant
             if name not in evaluators:
@@ -79,9 +94,12 @@ def _collected(plan: Plan, store: Store, lookup: _Lookup) -> Results:
                 evaluators[name] = EvaluatorRef.of(run.evaluator, params, plan.evaluators)
             problem = _problem(run.dataset, facts)
             select_record = records[run.select.key]
-            line = _score(run, lookup(run), select_record, problem, store, names)
+            record = lookup(run)
+            line = _score(run, record, select_record, problem, store)
             line["evaluator"] = evaluators[name]
+            line["record"] = lookup.version(record) if record else ""
             scores[run.key] = [ScoreLine(**line, noise=level) for level in run.levels]
+        lookup.leave(selects[0])
     return Results(
         suite=plan.suite,
         rows=plan.rows,
@@ -122,7 +140,8 @@ def _status(record: Record | None, problem: str) -> tuple[str, str]:
 
 def _selection(
     run: SelectRun, row: Row, record: Record | None, problem: str, names: Callable[[str], str]
-) -> SelectionLine:
+) -> dict[str, Any]:
+    """Fields of a selection's line, less the version of its record."""
     status, reason = _status(record, problem)
     line: dict[str, Any] = {
         "dataset": run.dataset.id,
@@ -139,7 +158,7 @@ def _selection(
         line |= {
             **_cost(record),
             # The same genes are in all rankings of a data set: each name is kept once.
-            "ranking": tuple(map(names, record.result.get("ranking", ()))),
+            "ranking": tuple(map(names, record.result.get("ranking", ())[: run.k])),
             "info": dict(record.result.get("info") or {}),
             "warnings": record.warnings,
             "source_digest": str(record.identity.get("source", "")),
@@ -148,7 +167,7 @@ def _selection(
             "versions": dict(record.environment.get("versions") or {}),
             "key": record.address.key,
         }
-    return SelectionLine(**line)
+    return line
 
 
 def _score(
@@ -157,9 +176,8 @@ def _score(
     select: Record | None,
     problem: str,
     store: Store,
-    names: Callable[[str], str],
 ) -> dict[str, Any]:
-    """Fields of a score's line, less its evaluator and level of noise."""
+    """Fields of a score's line, less its evaluator, level of noise and version of its record."""
     status, reason = _status(record, problem)
     if record is None and select is not None and select.status != "ok":
         status, reason = select.status, f"selection: {select.reason}"
@@ -180,10 +198,7 @@ def _score(
         line |= {
             **_cost(record),
             "metrics": dict(result.get("metrics") or {}),
-            "classes": tuple(map(names, result.get("classes") or ())),
-            "per_class_f1": dict(result.get("per_class_f1") or {}),
-            "confusion": tuple(result.get("confusion") or ()),
-            "by_class": dict(result.get("by_class") or {}),
+            "details": result,
             "beyond": int(result.get("genes_read", 0)) > int(result.get("panel_size", 0)),
             "arrays": str(store.arrays_path(record)),
             "notes": tuple(result.get("notes") or ()),

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from panelbench.report.grid import Grid, to_csv
-from panelbench.report.panels import Group, group_name, panels
+from panelbench.report.grid import Grid, csv_text, guarded
+from panelbench.report.panels import Group, group_name
 from panelbench.report.summary import Summary
 
 COLUMNS = ("dataset", "method", "tasks", "k", "seed", "rank", "gene", "seeds_with_it", "marks")
+INSIDE = 2_000_000
+"""Bytes up to which the page holds the file of all panels; it shows every panel in any case."""
 
 
 @dataclass(frozen=True)
@@ -23,34 +26,28 @@ class MethodPanels:
     grid: Grid
 
 
-def gene_records(summary: Summary) -> list[dict[str, Any]]:
+def genes_csv(summary: Summary) -> str:
     """One line per gene of each panel; `COLUMNS` names its fields."""
-    lines = []
-    for group, by_seed in panels(summary.results).items():
-        marks = _marks(summary, group.dataset)
+    return csv_text(COLUMNS, _lines(summary))
+
+
+def _lines(summary: Summary) -> Iterator[tuple[Any, ...]]:
+    shown = cache(guarded)
+    for group, by_seed in summary.panels.items():
+        known = _marks(summary, group.dataset)
+        marks = {gene: shown("; ".join(classes)) for gene, classes in known.items()}
         shared = Counter(gene for panel in by_seed.values() for gene in panel)
+        first = (shown(group.dataset), shown(group.row.variant), shown(" ".join(group.tasks)))
         for seed, panel in by_seed.items():
-            lines += [
-                {
-                    "dataset": group.dataset,
-                    "method": group.row.variant,
-                    "tasks": " ".join(group.tasks),
-                    "k": group.k,
-                    "seed": seed,
-                    "rank": rank,
-                    "gene": gene,
-                    "seeds_with_it": shared[gene],
-                    "marks": "; ".join(marks.get(gene, ())),
-                }
-                for rank, gene in enumerate(panel, start=1)
-            ]
-    return lines
+            for rank, gene in enumerate(panel, start=1):
+                more = shown(gene), shared[gene], marks.get(gene, "")
+                yield *first, group.k, seed, rank, *more
 
 
 def method_panels(summary: Summary) -> list[MethodPanels]:
     """Panels by method and data set, those of all sizes and seeds below each other."""
     tables: dict[tuple[str, str], list[tuple[Group, Mapping[int, Sequence[str]]]]] = {}
-    for group, by_seed in panels(summary.results).items():
+    for group, by_seed in summary.panels.items():
         place = (group.dataset, group_name(summary, group))
         tables.setdefault(place, []).append((group, by_seed))
     several = len(summary.datasets) > 1
@@ -71,10 +68,10 @@ def _rows(
     rows = [(str(group.k), str(seed), ", ".join(panel)) for seed, panel in by_seed.items()]
     if len(by_seed) > 1:
         counts = Counter(gene for panel in by_seed.values() for gene in panel)
+        most = [gene for gene, count in counts.items() if count > len(by_seed) / 2]
         # Best first: by the number of seeds that agree, then by the best place it has.
         place = {gene: min(panel.index(gene) for panel in by_seed.values() if gene in panel)
-                 for gene in counts}  # fmt: skip
-        most = [gene for gene, count in counts.items() if count > len(by_seed) / 2]
+                 for gene in most}  # fmt: skip
         most.sort(key=lambda gene: (-counts[gene], place[gene], gene))
         rows.append((str(group.k), "most", ", ".join(most) or "none"))
     marks = _marks(summary, group.dataset)
@@ -98,7 +95,9 @@ def _marks(summary: Summary, dataset: str) -> dict[str, list[str]]:
     return found
 
 
-def as_data_url(records: Sequence[Mapping[str, Any]]) -> str:
-    """The lines as a CSV file that a page can offer without one beside it."""
-    text = to_csv(records, COLUMNS)
-    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(text.encode()).decode("ascii")
+def address_of(text: str, file: str) -> str:
+    """Where a page offers a CSV file: in itself, or beside it when it is large."""
+    data = text.encode()
+    if len(data) > INSIDE:
+        return file
+    return "data:text/csv;charset=utf-8;base64," + base64.b64encode(data).decode("ascii")

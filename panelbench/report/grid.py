@@ -165,12 +165,16 @@ def to_csv(lines: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = N
 
     A text that a spreadsheet would take for a formula is preceded by an apostrophe.
     """
-    buffer = io.StringIO()
     names = list(columns or (lines[0] if lines else ()))
-    writer = csv.DictWriter(buffer, names, lineterminator="\n")
-    writer.writeheader()
-    for line in lines:
-        writer.writerow({name: _csv_value(line.get(name, "")) for name in names})
+    return csv_text(names, ([_csv_value(line.get(name, "")) for name in names] for line in lines))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """CSV of columns and rows whose values are fit to be written as they are."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
     return buffer.getvalue()
 
 

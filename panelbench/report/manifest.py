@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel
 
-from panelbench.records import packs
 from panelbench.records.files import write_atomically
 from panelbench.records.keys import file_sha256, library_versions
-from panelbench.report.results import Results
+from panelbench.report.results import Results, ScoreLine, SelectionLine
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -152,13 +151,18 @@ def origin_of(results: Results, reference: Path | None) -> str:
             "maker": maker(),
             "suite": results.suite,
             "rows": results.rows,
-            "scores": sorted(digest_of([line, packs.size(line.arrays)]) for line in results.scores),
-            "selections": sorted(map(digest_of, results.selections)),
+            "scores": sorted(map(_version, results.scores)),
+            "selections": sorted(map(_version, results.selections)),
             "datasets": results.datasets,
             "stale": results.stale,
             "published": {path.name: file_sha256(path) for path in numbers},
         }
     )
+
+
+def _version(line: ScoreLine | SelectionLine) -> list[str]:
+    """What a line is about: the version of its record, or all of it where there is none."""
+    return [line.key, line.record or digest_of(line)]
 
 
 @cache

@@ -67,7 +67,7 @@ def group_name(summary: Summary, group: Group) -> str:
 def stability_grid(summary: Summary) -> Grid:
     """How alike the panels of different seeds are, and how many known markers they hold."""
     lines = []
-    for group, by_seed in panels(summary.results).items():
+    for group, by_seed in summary.panels.items():
         facts = summary.results.datasets.get(group.dataset, {})
         chosen = list(by_seed.values())
         n_genes = facts.get("genes")
@@ -129,7 +129,7 @@ def stability_grid(summary: Summary) -> Grid:
 
 def overlap_grids(summary: Summary) -> list[Grid]:
     """Mean Jaccard index between the methods' panels of the same seed, at the largest k."""
-    found = panels(summary.results)
+    found = summary.panels
     grids = []
     for dataset in summary.datasets:
         here = [group for group in found if group.dataset == dataset]
@@ -140,13 +140,10 @@ def overlap_grids(summary: Summary) -> list[Grid]:
         if len(groups) < 2:
             continue
         names = [group_name(summary, group) for group in groups]
+        chosen = [{seed: set(panel) for seed, panel in found[group].items()} for group in groups]
         rows = []
-        for name, one in zip(names, groups, strict=True):
-            values = [
-                _mean([jaccard([found[one][s], found[two][s]]) for s in found[one].keys()
-                       & found[two].keys()])
-                for two in groups
-            ]  # fmt: skip
+        for name, one in zip(names, chosen, strict=True):
+            values = [_overlap(one, two) for two in chosen]
             rows.append((name, *(f"{v:.2f}" if np.isfinite(v) else "–" for v in values)))
         grids.append(
             Grid.plain(
@@ -158,6 +155,12 @@ def overlap_grids(summary: Summary) -> list[Grid]:
             )
         )
     return grids
+
+
+def _overlap(one: Mapping[int, set[str]], two: Mapping[int, set[str]]) -> float:
+    """Mean Jaccard index of two methods' panels of the same seed."""
+    pairs = [(one[seed], two[seed]) for seed in one.keys() & two.keys()]
+    return _mean([len(a & b) / len(a | b) for a, b in pairs])
 
 
 def _mean(values: list[float]) -> float:

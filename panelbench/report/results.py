@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from panelbench.params import validated, variant_name
 from panelbench.registry import Evaluators, discover_evaluators
 from panelbench.suite.runs import Row
 from panelbench.suite.specs import CLEAN, NoiseLevel, SuiteSpec
 from panelbench.text import printable, printable_parts
+
+if TYPE_CHECKING:
+    from panelbench.report.summary import Summary
 
 Size = int | None
 """A panel size; None when the panel is not cut and holds all genes."""
@@ -88,13 +92,15 @@ class SelectionLine:
     seconds, cpu_seconds, peak_memory_mb, gpu_memory_mb
         What it cost; NaN unless measured.
     ranking
-        Gene names, best first; empty unless ok.
+        Gene names, best first, no more than `k`; empty unless ok.
     info, warnings
         What the method told, and what Python warned of.
     source_digest, started, host, versions
         Digest of the method's code, ISO time in UTC, machine, version of each library.
     key
         Of the record, or of the run where there is none.
+    record
+        Name and version of the record's file, "" where there is none.
     """
 
     dataset: str
@@ -117,6 +123,7 @@ class SelectionLine:
     started: str = ""
     host: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
+    record: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,14 +138,13 @@ class ScoreLine:
         That of the task, or ``expression`` or ``view``.
     beyond
         Whether more genes than the panel's were read.
-    status, reason, seconds, cpu_seconds, peak_memory_mb, gpu_memory_mb, key
+    status, reason, seconds, cpu_seconds, peak_memory_mb, gpu_memory_mb, key, record
         As of a `SelectionLine`.
     metrics
         Empty unless ok.
-    classes, per_class_f1, confusion
-        Names, F1 of each, and counts with true classes in rows.
-    by_class
-        Metrics of reconstructed expression of each class.
+    details
+        What `classes`, `per_class_f1`, `confusion` and `by_class` are taken from: the result,
+        which may have to be read from the record's file first.
     arrays
         Path of coordinates for pictures, "" if none.
     notes
@@ -165,12 +171,30 @@ class ScoreLine:
     peak_memory_mb: float = NAN
     gpu_memory_mb: float = NAN
     metrics: Mapping[str, float] = field(default_factory=dict)
-    classes: Sequence[str] = ()
-    per_class_f1: Mapping[str, float] = field(default_factory=dict)
-    confusion: Sequence[Sequence[int]] = ()
-    by_class: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
     arrays: str = ""
     notes: Sequence[str] = ()
+    record: str = ""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes, fit to be shown."""
+        return tuple(printable_parts(self.details.get("classes") or ()))
+
+    @property
+    def per_class_f1(self) -> Mapping[str, float]:
+        """F1 of each class."""
+        return dict(printable_parts(self.details.get("per_class_f1") or {}))
+
+    @property
+    def confusion(self) -> Sequence[Sequence[int]]:
+        """Counts of cells, true classes in rows."""
+        return self.details.get("confusion") or ()
+
+    @property
+    def by_class(self) -> Mapping[str, Mapping[str, float]]:
+        """Metrics of the reconstructed expression of each class."""
+        return dict(printable_parts(self.details.get("by_class") or {}))
 
 
 @dataclass(frozen=True)
@@ -227,8 +251,15 @@ class Results:
             datasets=printable_parts(self.datasets),
         )
 
+    @cached_property
+    def summary(self) -> Summary:
+        """The scores by place and entrant, grouped once for all that show them."""
+        from panelbench.report.summary import Summary
 
-_SCORE_TEXTS = ("task", "reason", "classes", "per_class_f1", "by_class", "notes", "row")
+        return Summary(self)
+
+
+_SCORE_TEXTS = ("task", "reason", "notes", "row")
 _SELECTION_TEXTS = ("tasks", "reason", "ranking", "info", "warnings", "host", "versions", "row")
 
 
@@ -237,6 +268,9 @@ def _printable(item: Any, names: Sequence[str]) -> Any:
     changed = {}
     for name in names:
         old = getattr(item, name)
+        # Most of hundreds of thousands are empty, or plain.
+        if not old or (type(old) is str and old.isprintable()):
+            continue
         new = _printable(old, ("label",)) if isinstance(old, Row) else printable_parts(old)
         if new != old:
             changed[name] = new

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from panelbench.report.results import EvaluatorRef, Results, ScoreLine, Size
 from panelbench.suite.runs import Row
 from panelbench.suite.specs import CLEAN, NoiseLevel
+
+if TYPE_CHECKING:
+    from panelbench.report.panels import Group
 
 STATUS = {
     "missing": "not run yet",
@@ -74,8 +79,8 @@ class Score:
         Number of seeds asked for.
     problems
         Why the others have none.
-    by_class
-        The same metrics of each class, for each of `seeds`; empty where they are not broken down.
+    lines
+        What the metrics of each class are taken from, for each of `seeds`.
     """
 
     kind: str
@@ -83,18 +88,29 @@ class Score:
     metrics: tuple[Mapping[str, float], ...]
     planned: int
     problems: tuple[Problem, ...]
-    by_class: tuple[Mapping[str, Mapping[str, float]], ...] = ()
+    lines: tuple[ScoreLine, ...] = ()
+
+    @cached_property
+    def by_class(self) -> tuple[Mapping[str, Mapping[str, float]], ...]:
+        """The same metrics of each class, for each of `seeds`; empty where none are known."""
+        return tuple(line.by_class for line in self.lines)
 
     def of_class(self, name: str) -> Score:
         """Scores of the cells of one class; a seed whose test cells hold none has no metrics."""
         return replace(
-            self, metrics=tuple(dict(found.get(name, {})) for found in self.by_class), by_class=()
+            self, metrics=tuple(dict(found.get(name, {})) for found in self.by_class), lines=()
         )
 
     def values(self, metric: str) -> np.ndarray:
         """float64: the metric of each seed that has it."""
-        found = [values[metric] for values in self.metrics if metric in values]
-        return np.array([value for value in found if np.isfinite(value)], dtype=np.float64)
+        if metric not in self._values:
+            found = [values[metric] for values in self.metrics if metric in values]
+            self._values[metric] = np.array(list(filter(isfinite, found)), dtype=np.float64)
+        return self._values[metric]
+
+    @cached_property
+    def _values(self) -> dict[str, np.ndarray]:
+        return {}
 
     def mean(self, metric: str) -> float:
         """Mean over seeds; NaN when no seed has the metric."""
@@ -196,6 +212,13 @@ class Summary:
                 found.setdefault(_whose(line), []).append(line)
         return found
 
+    @cached_property
+    def panels(self) -> dict[Group, dict[int, tuple[str, ...]]]:
+        """Panels by seed, as `panels.panels` finds them."""
+        from panelbench.report.panels import panels
+
+        return panels(self.results)
+
     def competes(self, entrant: Entrant) -> bool:
         """Whether a row competes for the best; controls that keep all genes do not."""
         return entrant.row.declared.cut
@@ -259,5 +282,5 @@ def _score(lines: Sequence[ScoreLine]) -> Score:
         metrics=tuple(line.metrics for line in done),
         planned=len(lines),
         problems=tuple(Problem(*key, tuple(seeds)) for key, seeds in reasons.items()),
-        by_class=tuple(line.by_class for line in done),
+        lines=tuple(done),
     )

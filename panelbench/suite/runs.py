@@ -118,7 +118,8 @@ class Row:
     variant: str
     label: str
     method: str
-    declared: Declared = Declared()
+    # Scores are looked up by row millions of times; the name tells rows apart.
+    declared: Declared = field(default=Declared(), hash=False)
 
 
 @dataclass(frozen=True)
