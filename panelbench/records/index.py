@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -154,9 +155,10 @@ class Snapshot:
             self._grouped = None
 
     def version(self, record: Record) -> str:
-        """What is another text when the files of a record are others; "" for one without a file.
+        """What is another text when what is known of a record is other; "" for one without a file.
 
-        Only while its place has not been left.
+        Times of files do not count: they change when records are copied or packed. Only while the
+        place of the record has not been left.
         """
         place = self._places.get((record.address.dataset, record.address.method))
         return str(place.versions.get((record.address.key, record.attempt), "")) if place else ""
@@ -215,8 +217,8 @@ class _Place:
     claimed
         Runs whose folder had a claim when it was looked at, or was not looked at.
     versions
-        Size and times of the files that were looked at, and whether arrays lie beside them, by
-        key and attempt.
+        Size of the files that were looked at, a checksum of what is known of them, and whether
+        arrays lie beside them, by key and attempt.
     """
 
     def __init__(self, snapshot: Snapshot, dataset: str, method: str) -> None:
@@ -225,7 +227,7 @@ class _Place:
         self._path = self._store.root / FOLDER / dataset / f"{method}.json"
         self.keys = self._store.keys(dataset, method)
         self.claimed = set(self.keys)
-        self.versions: dict[tuple[str, str], tuple[list[int], bool]] = {}
+        self.versions: dict[tuple[str, str], tuple[int, int, bool]] = {}
         self._known = _read(self._path)
         self._seen: dict[str, list[str]] = {}
         self._changed = False
@@ -258,16 +260,22 @@ class _Place:
                 # It is gone, or was packed at this moment.
                 return self._store.attempt(address, attempt)
             stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-            self.versions[key, attempt] = stamp, f"{attempt}.npz" in files
             entry = known.get(name)
             record = self._indexed(entry, stamp, address, attempt)
             if record is not None and entry is not None:
-                seen.append(entry[2])
-                return record
-            record = self._store.attempt(address, attempt)
-            if record is not None and max(stamp[1:]) < self._young * 1e9:
-                seen.append(_line(key, name, stamp, record))
-                self._changed = True
+                line = entry[2]
+                seen.append(line)
+            else:
+                record = self._store.attempt(address, attempt)
+                if record is None:
+                    return None
+                line = _line(key, name, stamp, record)
+                if max(stamp[1:]) < self._young * 1e9:
+                    seen.append(line)
+                    self._changed = True
+            brief = line.partition("],")[2]
+            arrays = f"{attempt}.npz" in files
+            self.versions[key, attempt] = stat.st_size, zlib.crc32(brief.encode()), arrays
             return record
 
         records = assembled(self._store.folder, address, files, read)

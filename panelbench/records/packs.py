@@ -228,15 +228,6 @@ def opened(path: str | Path) -> BinaryIO:
         return path.open("rb") if member is None else io.BytesIO(member.read())
 
 
-def size(path: str | Path) -> int | None:
-    """Size of a file of a run, wherever it is; None when there is none."""
-    try:
-        return os.stat(path).st_size  # noqa: PTH116
-    except OSError:
-        member = _member(path)
-        return None if member is None else member.info.file_size
-
-
 def _member(path: str | Path) -> Member | None:
     parts = str(path).rsplit("/", 5)
     if len(parts) < 6:

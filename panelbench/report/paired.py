@@ -92,7 +92,7 @@ def difference(mine: Score, theirs: Score) -> Score:
         mine,
         seeds=tuple(seed for seed, _ in pairs),
         metrics=tuple(values for _, values in pairs),
-        by_class=(),
+        lines=(),
     )
 
 
