@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from panelbench.data.fetch import source_checksum
 from panelbench.data.specs import DatasetSpec
-from panelbench.errors import ConfigError, InputError
+from panelbench.errors import ConfigError, Fault, InputError
 from panelbench.keywords import request_of, settings_of
 from panelbench.records.bulk import many_objects
 from panelbench.records.files import write_atomically
@@ -170,7 +170,7 @@ def perform(
     with Executor(settings) as executor:
         if wanted & {"preprocess", "select", "evaluate"}:
             finish(executor.preprocess(plan))
-            _check_problems(plan, executor.states.problems)
+            _check_problems(plan, executor.states.problems, done.summaries[0])
             for panel in request.panel:
                 _check_panel(panel, plan, executor)
         if "select" in wanted:
@@ -184,8 +184,7 @@ def perform(
         runs += plan.evaluations if "evaluate" in wanted else ()
         with executor.states.one_look(len(runs)) as states:
             done.states = [(run, states.of(run)) for run in runs]
-        problems = executor.store.packs.look().problems
-        done.unreadable = {**executor.store.unreadable, **problems}
+        done.unreadable = executor.store.passed_over()
     if stages and stages[-1] == "evaluate" and any(s.status == "done" for _, s in done.states):
         done.results = collect(plan, executor.states.store)
     if "report" in wanted and shard is None and not keys:
@@ -244,14 +243,14 @@ def _write_panel(run: SelectRun, states: States, out: Path) -> None:
     write_atomically(out, panel_csv(state.record.result, run.k))
 
 
-def _check_problems(plan: Plan, problems: Mapping[str, str]) -> None:
+def _check_problems(plan: Plan, problems: Mapping[str, str], did: StageSummary) -> None:
     files = {dataset.file: dataset for dataset in plan.datasets}
     if plan.selections:
         files = {run.dataset.file: run.dataset for run in plan.selections}
     if files and files.keys() <= problems.keys():
         file, dataset = next(iter(files.items()))
-        reason = problems[file]
-        raise InputError(reason if dataset.id in reason else f"data set {dataset.id}: {reason}")
+        reason, kind = problems[file], Fault if did.outcomes[Status.FAULT] else InputError
+        raise kind(reason if dataset.id in reason else f"data set {dataset.id}: {reason}")
 
 
 def _check_panel(panel: Path, plan: Plan, executor: Executor) -> None:

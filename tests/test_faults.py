@@ -249,19 +249,34 @@ def test_a_job_travels_whole(tmp_path: Path) -> None:
         assert decode_order(encode_order(order)) == order
 
 
-@pytest.fixture
-def small_disk(bench: Bench) -> Any:
-    """The results folder on a file system of its own, small; a function that mounts it anew."""
-    bench.results.mkdir()
+@pytest.fixture(params=["results"])
+def small_disk(bench: Bench, request: pytest.FixtureRequest) -> Any:
+    """A folder on a file system of its own, small; a function that mounts it anew."""
+    folder = bench.folder / request.param
+    folder.mkdir()
 
     def mount(options: str) -> None:
-        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(bench.results)]
+        command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
         if subprocess.run(command, capture_output=True).returncode:
             pytest.skip("needs the right to mount a small file system")
 
     mount("size=256k")
     yield mount
-    subprocess.run(["umount", str(bench.results)], check=True)
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("small_disk", ["cache"], indirect=True)
+def test_a_full_disk_in_preprocessing_is_no_fault_of_the_data(
+    bench: Bench, small_disk: Any
+) -> None:
+    call = ("preprocess", "--data", str(bench.data), "--label", "cell_type", "--seed", "0")
+    small_disk("remount,size=12k")
+    full = bench.call(*call)
+    assert full.code == 1, "2 is for what was given"
+    assert full.err.count("No space left on device") == 1 and "Traceback" not in full.err
+    assert not list(bench.results.rglob("*.json")), "it is no result"
+    small_disk("remount,size=8m")
+    assert bench.call(*call).code == 0
 
 
 def test_a_full_disk_and_a_read_only_one_are_said_and_nothing_is_lost(

@@ -314,6 +314,21 @@ def test_a_run_that_ends_while_it_is_claimed_is_not_done_again(
     assert not fake.jobs and (summary.ran, summary.done_before) == (0, 1)
 
 
+def test_an_attempt_comes_after_those_before_it(
+    planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    """After a clock that was hours ahead: a failure is the newest, and stands."""
+    plan = planned(methods=["nested"], seeds=[0], evaluators=[])
+    executor = _executor(tmp_path, fake := Fake(Outcome(Status.FAILED, "no")))
+    (run,) = plan.selections
+    folder = executor.store.folder(run.address)
+    folder.mkdir(parents=True)
+    (folder / "20990101T000000.000000Z-host-1-00000000.lost").touch()
+    for _ in range(2):
+        executor.select(plan)
+    assert len(fake.jobs) == 1 and executor.states.of(run).status is Status.FAILED
+
+
 def test_a_record_is_written_once(planned: Callable[..., Plan], tmp_path: Path) -> None:
     """Whatever a worker says of its end: the record of the run itself stays."""
     plan = planned(methods=["nested"], seeds=[0], evaluators=[])

@@ -247,6 +247,10 @@ class Store:
                 text = handle.read().decode("utf-8")
         return Record.from_json(text, address, attempt)
 
+    def passed_over(self) -> dict[Path, str]:
+        """All that could not be read so far, damaged archives too, with the reason."""
+        return {**self.unreadable, **self.packs.look().problems}
+
     def newest(self, address: Address) -> Record | None:
         """The newest ``ok`` record of a run, else the newest one, else None."""
         return newest(self.attempts(address))

@@ -93,18 +93,18 @@ class Executor:
                     f"preprocess {dataset.id}", outcome.status, outcome.seconds, outcome.reason
                 )
                 if outcome.status is not Status.OK:
-                    self._problem(dataset, outcome.reason)
+                    self._problem(dataset, outcome.reason, outcome.status)
                     continue
                 for note in read_facts(self.facts(dataset)).get("notes") or ():
                     reporter.note(dataset.id, note)
         return summary
 
-    def _problem(self, dataset: Dataset, reason: str) -> None:
+    def _problem(self, dataset: Dataset, reason: str, why: Status = Status.NO_DATA) -> None:
         """Remember that a data set is not available; the report says so in its place."""
         self.states.problems[dataset.file] = reason
         path = self.facts(dataset)
-        # Facts are results: a failure never overwrites those of an earlier call.
-        if "cells" not in read_facts(path):
+        # Facts are results: no failure overwrites them, and what the machine did is none.
+        if why is not Status.FAULT and "cells" not in read_facts(path):
             write_atomically(path, json.dumps({"problem": reason}))
 
     def _is_prepared(self, dataset: Dataset, folds: Mapping[str, int]) -> bool:
