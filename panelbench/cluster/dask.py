@@ -125,8 +125,7 @@ class Dask:
 
     def unmet(self, jobs: Sequence[Job]) -> list[str]:
         """What jobs ask for that no worker offers now; they wait until one does."""
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        offers = [worker["resources"] for worker in workers]
+        offers = self._client.run_on_scheduler(_offers)
         asked = {tuple(_resources(job).items()) for job in jobs}
         return [
             " ".join(f"{name}={amount:g}" for name, amount in need)
@@ -162,6 +161,11 @@ def _states(dask_scheduler: Any) -> dict[str, str]:
         for key, task in dask_scheduler.tasks.items()
         if isinstance(key, str) and key.startswith("panelbench-")
     }
+
+
+def _offers(dask_scheduler: Any) -> list[dict[str, float]]:
+    """What each worker has, on the scheduler."""
+    return [dict(worker.resources) for worker in dask_scheduler.workers.values()]
 
 
 def _kept(key: str, dask_scheduler: Any) -> bool:
