@@ -215,11 +215,11 @@ def report(plan: Plan, settings: Settings) -> tuple[Results, list[Path]]:
     from panelbench.report import build
     from panelbench.report.manifest import report_folder
 
+    published = Path(__file__).parent / "reference"
     with many_objects():
         results = collect(plan, Store(settings.results))
-    published = Path(__file__).parent / "reference"
-    folder = report_folder(settings.results / "reports", results)
-    return results, build(results, folder, published)
+        folder = report_folder(settings.results / "reports", results)
+        return results, build(results, folder, published)
 
 
 def inspect(

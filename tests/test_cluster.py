@@ -17,6 +17,7 @@ from panelbench.cluster.arrange import Arrangement, jobs_of
 from panelbench.cluster.jobs import Job
 from panelbench.cluster.slurm import ClusterError, Options, Slurm, driver
 from panelbench.cluster.todo import KEY, Todo, again, standing
+from panelbench.commands import queue as queue_of_list
 from panelbench.commands.queue import with_queue
 from panelbench.commands.submit import follow
 from panelbench.errors import ConfigError, UnknownName
@@ -385,7 +386,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
              "8|0|RUNNING|panelbench-s-select-1\n9|N/A|COMPLETING|panelbench-s-report\n"
              "10|N/A|RUNNING|others\n")  # fmt: skip
 
-    def ask(command: list[str], script: str | None = None, *, or_else: str | None = None) -> str:
+    def ask(command: list[str], script: str | None = None, **options: object) -> str:
         if command[0] == "squeue":
             return shown
         if command[1] == "show":
@@ -410,7 +411,7 @@ def test_a_list_of_runs_shows_those_in_the_queue(queue: Slurm, tmp_path: Path) -
         {"key": "a1" * 5, "stage": "select", "status": "oom", "attempts": 1, "reason": "r"},
         {"key": "c3" * 5, "stage": "evaluate", "status": "ok", "attempts": 1, "reason": ""},
     ]
-    found = {line["key"]: line for line in with_queue(lines, Settings(tmp_path, tmp_path))}
+    found = {line["key"]: line for line in with_queue(lambda: lines, Settings(tmp_path, tmp_path))}
     assert found["a1" * 5]["status"] == "queued"
     assert found["a1" * 5]["reason"] == "job 7_0; before: oom r"
     assert found["c3" * 5] == lines[1], "what is done is done"
@@ -418,11 +419,12 @@ def test_a_list_of_runs_shows_those_in_the_queue(queue: Slurm, tmp_path: Path) -
 
 
 def test_where_slurm_does_not_answer_the_records_are_shown_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not slurm.answers()
-    assert with_queue([{"key": "a"}], Settings(tmp_path, tmp_path)) == [{"key": "a"}]
+    settings, alone = Settings(tmp_path, tmp_path), [{"key": "a"}]
+    assert with_queue(lambda: alone, settings) == alone and capsys.readouterr().err == ""
     with pytest.raises(ClusterError, match="is this a machine of the cluster"):
         Slurm(tmp_path).most_tasks()
     broken = tmp_path / "squeue"
@@ -431,6 +433,10 @@ def test_where_slurm_does_not_answer_the_records_are_shown_alone(
     assert not slurm.answers()
     with pytest.raises(ClusterError, match="squeue says: slurm_load_jobs error: no"):
         slurm.waiting()
+    broken.write_text("#!/bin/sh\nexec /bin/sleep 60\n")
+    monkeypatch.setattr(queue_of_list, "PATIENCE", 0.05)
+    assert with_queue(lambda: alone, settings) == alone
+    assert "squeue does not answer within 0.05 seconds" in capsys.readouterr().err
 
 
 def test_jobs_are_followed_until_all_are_over(capsys: pytest.CaptureFixture[str]) -> None:

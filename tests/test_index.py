@@ -20,6 +20,8 @@ from panelbench.records.status import Status
 from panelbench.records.store import Address, Record, Store
 from panelbench.records.times import new_attempt
 from panelbench.report.collect import collect
+from panelbench.report.manifest import origin_of
+from panelbench.report.results import Results
 from panelbench.running.states import States
 from panelbench.suite.runs import Plan
 
@@ -319,7 +321,10 @@ def test_many_look_while_many_write(store: Store, monkeypatch: pytest.MonkeyPatc
 def _filled(store: Store, plan: Plan) -> None:
     for number, run in enumerate((*plan.selections, *plan.evaluations)):
         status = [Status.OK, Status.FAILED, Status.OK][number % 3]
-        result = {"ranking": [f"g{i}" for i in range(8)], "metrics": {"f1_macro": 0.5}}
+        result = {
+            "ranking": [f"g{i}" for i in range(8)], "metrics": {"f1_macro": 0.5}, "info": {},
+            "genes_read": 8, "panel_size": 8, "notes": [], "confusion": [[1, 0], [0, 1]],
+        }  # fmt: skip
         record = _record(
             stage=run.stage, address=run.address, question=run.question_digest, status=status,
             asked=run.asked, result=result if status is Status.OK else {}, reason="no",
@@ -327,6 +332,11 @@ def _filled(store: Store, plan: Plan) -> None:
         )  # fmt: skip
         if number % 7:
             store.write(record)
+
+
+def _bare(results: Results) -> list[str]:
+    """Lines of scores without what is read from files."""
+    return [repr(replace(line, details={})) for line in results.scores]
 
 
 def test_states_and_lines_are_the_same_with_and_without_an_index(
@@ -350,10 +360,59 @@ def test_states_and_lines_are_the_same_with_and_without_an_index(
         ]
         again = collect(plan, store)
         assert repr(again.selections) == repr(lines.selections)
-        bare = [[repr(replace(x, details={})) for x in found.scores] for found in (again, lines)]
-        assert bare[0] == bare[1]
+        assert _bare(again) == _bare(lines)
         assert [line.details for line in again.scores] == [line.details for line in lines.scores]
     assert len({state.status for state in plain}) > 3
+
+
+def test_a_report_reads_files_for_classes_alone(
+    planned: Callable[..., Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "SETTLED", -60.0)
+    store, plan = Store(tmp_path), planned()
+    _filled(store, plan)
+    first = collect(plan, store)
+    with monkeypatch.context() as patch:
+        patch.delattr(Store, "read")
+        again = collect(plan, store)
+    assert _bare(again) == _bare(first) and again.stale == 0
+    done = next(line for line in again.scores if line.status == "ok")
+    assert done.confusion == [[1, 0], [0, 1]]
+
+
+def test_a_record_that_was_changed_or_lost_its_arrays_makes_another_report(
+    planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    store, plan = Store(tmp_path), planned()
+    _filled(store, plan)
+    run = next(run for run in plan.evaluations if store.attempts(run.address))
+    path = next(store.folder(run.address).glob("*.json"))
+    origins = []
+    for change in (
+        lambda: path.with_suffix(".npz").touch(),
+        lambda: path.with_suffix(".npz").unlink(),
+        lambda: path.write_text(path.read_text().replace("0.5", "0.25")),
+    ):
+        origins.append(origin_of(collect(plan, store), None))
+        assert origin_of(collect(plan, store), None) == origins[-1]
+        change()
+    origins.append(origin_of(collect(plan, store), None))
+    assert len(set(origins)) == 3 and origins[0] == origins[2]
+
+
+def test_what_is_there_under_another_key_is_found_when_nothing_else_is(
+    planned: Callable[..., Plan], tmp_path: Path
+) -> None:
+    store, plan = Store(tmp_path), planned()
+    run = plan.selections[0]
+    whole = {"address": run.address, "question": run.question_digest, "identity": run.identity}
+    mine = _record(**whole, result={"ranking": [f"g{i}" for i in range(run.k)], "info": {}})
+    store.write(replace(mine, address=replace(run.address, key="f" * 32), attempt="2"))
+    found = collect(plan, store)
+    assert (found.stale, found.selections[0].key, found.selections[0].status) == (1, "f" * 32, "ok")
+    store.write(replace(mine, attempt="1", status=Status.FAILED, result={}))
+    found = collect(plan, store)
+    assert (found.stale, found.selections[0].key) == (0, run.key)
 
 
 def test_keys_are_the_digests_of_identities(planned: Callable[..., Plan]) -> None:

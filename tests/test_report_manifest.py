@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
-from panelbench.report import build, figures
+from panelbench.report import build, drawing, figures
+from panelbench.report.drawing import Drawing, draw_all
 from panelbench.report.manifest import NAME, Manifest, report_folder
 from panelbench.report.results import Results
 from tests.reports import fake_results, no_score
@@ -87,6 +90,23 @@ def test_other_code_or_libraries_draw_everything_again(
     monkeypatch.setattr(manifest, "maker", lambda: "matplotlib of another year")
     build(fake_results(SMALL), tmp_path)
     assert len(drawn) == 5
+
+
+def _plot(content: list[int]) -> Figure:
+    figure = Figure(figsize=(1, 1))
+    figure.subplots().plot(content)
+    return figure
+
+
+def test_several_processes_draw_the_same(
+    tmp_path: Path, drawn: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due = [Drawing(f"figures/{number}", "", [number, 1], _plot) for number in range(3)]
+    alone = draw_all(due, tmp_path, Manifest())
+    monkeypatch.setattr(drawing, "MANY", 3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
+    assert draw_all(due, tmp_path, Manifest()) == alone
+    assert len(drawn) == 3 and len(set(alone.values())) == 6
 
 
 def test_the_folder_holds_what_the_page_shows(tmp_path: Path) -> None:

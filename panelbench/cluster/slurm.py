@@ -131,10 +131,13 @@ class Slurm:
     def _gpus(self, job: Job) -> list[str]:
         return [f"--gres={self.options.gres or f'gpu:{job.need.gpus}'}"] if job.need.gpus else []
 
-    def queue(self) -> dict[str, Queued]:
-        """The runs of this results folder that are in the queue, by the keys that scripts name."""
+    def queue(self, seconds: float = 60.0) -> dict[str, Queued]:
+        """The runs of this results folder that are in the queue, by the keys that scripts name.
+
+        Whoever does not answer within so many seconds is not waited for.
+        """
         found: dict[str, Queued] = {}
-        for job, tasks in waiting().items():
+        for job, tasks in waiting(seconds).items():
             shown = _ask(["scontrol", "write", "batch_script", job, "-"], or_else="")
             if f"{_RESULTS}{self.results.absolute()}\n" not in shown:
                 continue
@@ -155,10 +158,11 @@ def answers() -> bool:
     return True
 
 
-def waiting() -> dict[str, dict[str, str]]:
+def waiting(seconds: float = 60.0) -> dict[str, dict[str, str]]:
     """Own jobs in the queue whose name is ours: tasks by job id, and what Slurm says of each."""
     found: dict[str, dict[str, str]] = {}
-    shown = _ask(["squeue", "--me", "--noheader", "--array", "--format=%F|%K|%T|%j"])
+    command = ["squeue", "--me", "--noheader", "--array", "--format=%F|%K|%T|%j"]
+    shown = _ask(command, seconds=seconds)
     for line in shown.splitlines():
         job, task, state, name = line.strip().split("|", 3)
         # A job that is about to end does no run any more.
@@ -215,7 +219,13 @@ def _folded(command: Sequence[str]) -> str:
     return text
 
 
-def _ask(command: Sequence[str], script: str | None = None, *, or_else: str | None = None) -> str:
+def _ask(
+    command: Sequence[str],
+    script: str | None = None,
+    *,
+    or_else: str | None = None,
+    seconds: float = 60.0,
+) -> str:
     """What a command of Slurm's prints.
 
     Raises
@@ -225,13 +235,13 @@ def _ask(command: Sequence[str], script: str | None = None, *, or_else: str | No
     """
     try:
         found = subprocess.run(
-            command, input=script, capture_output=True, text=True, timeout=60, check=True
+            command, input=script, capture_output=True, text=True, timeout=seconds, check=True
         )
         return found.stdout
     except FileNotFoundError:
         reason = "is not to be found: is this a machine of the cluster?"
     except subprocess.TimeoutExpired:
-        reason = "does not answer within a minute"
+        reason = f"does not answer within {seconds:g} seconds"
     except subprocess.CalledProcessError as error:
         reason = "says: " + (error.stderr.strip() or f"exit code {error.returncode}")
     if or_else is not None:

@@ -40,7 +40,7 @@ def listing(what: str, settings: Settings, datasets: Path | None, output: str) -
         "datasets": lambda: _datasets(datasets),
         "tasks": lambda: _tasks(datasets),
         "suites": _suites,
-        "runs": lambda: with_queue(_runs(settings), settings),
+        "runs": lambda: with_queue(lambda: _runs(settings), settings),
     }
     if what not in kinds:
         raise UnknownName("list", what, kinds)

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from panelbench.cluster import slurm
-from panelbench.cluster.engine import ClusterError
+from panelbench.cluster.engine import ClusterError, Queued
 from panelbench.cluster.slurm import Slurm
 from panelbench.running.settings import Settings
 
 _WORDS = {"pending": "queued"}
+PATIENCE = 5.0
+"""Seconds in which the queue has to answer: the list is of the records in any case."""
 
 
-def with_queue(lines: Sequence[dict[str, Any]], settings: Settings) -> list[dict[str, Any]]:
+def with_queue(
+    runs: Callable[[], Sequence[dict[str, Any]]], settings: Settings
+) -> list[dict[str, Any]]:
     """Lines of runs, those in the queue marked, and those added that have no record yet.
 
     Parameters
     ----------
-    lines
-        One for each run that has records: ``key``, ``status``, ``reason`` and the like.
+    runs
+        Gives a line for each run that has records: ``key``, ``status``, ``reason`` and the like.
+        The queue is asked meanwhile.
     settings
-        For the results folder, whose jobs are looked for. Where no Slurm answers, nothing is.
+        For the results folder, whose jobs are looked for. Where there is no Slurm, nothing is.
     """
-    if not slurm.answers():
-        return list(lines)
+    with ThreadPoolExecutor(max_workers=1) as other:
+        asked = other.submit(_queue, settings.results)
+        return _marked(runs(), asked.result())
+
+
+def _queue(results: Path) -> dict[str, Queued]:
+    """Runs in the queue by their keys; none, with a note, where it does not answer."""
+    if shutil.which("squeue") is None:
+        return {}
     try:
-        queue = Slurm(settings.results).queue()
+        return Slurm(results).queue(PATIENCE)
     except ClusterError as error:
         print(f"note: the queue is not shown: {error}", file=sys.stderr)
-        return list(lines)
+        return {}
+
+
+def _marked(lines: Sequence[dict[str, Any]], queue: Mapping[str, Queued]) -> list[dict[str, Any]]:
     digits = len(lines[0]["key"]) if lines else 10
     held = {
         key[:digits]: run

@@ -21,3 +21,17 @@ def many_objects() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Leave what there is out of that search while a block makes cycles of its own."""
+    was = gc.isenabled()
+    gc.freeze()
+    gc.enable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if not was:
+            gc.disable()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,10 +22,11 @@ from panelbench.report import (
     tables,
 )
 from panelbench.report.classes import class_details
+from panelbench.report.drawing import Drawing, draw_all
 from panelbench.report.grid import Grid, markdown, rich_table, to_csv
 from panelbench.report.html import Page, Picture, render
 from panelbench.report.latex import latex
-from panelbench.report.manifest import Drawing, Manifest, origin_of
+from panelbench.report.manifest import Manifest, origin_of, sha256
 from panelbench.report.paired import paired_grid
 from panelbench.report.panels import overlap_grids, stability_grid
 from panelbench.report.properties import (
@@ -89,18 +89,16 @@ def build(results: Results, out: Path, reference: Path | None = None) -> list[Pa
     _unique("figures", [spec.name for spec in figures.specs(summary)])
     parts = _Parts.of(summary, reference)
     drawings = list(_drawings(summary, parts))
-    images = {drawing.name: drawing.images(out, known) for drawing in drawings}
     files = {name: text.encode("utf-8") for name, text in _texts(summary, parts)}
-    for drawn in images.values():
-        files |= drawn
+    files |= draw_all(drawings, out, known)
     pictures = {item.name: Picture(item.title, files[f"{item.name}.svg"]) for item in drawings}
     files["report.html"] = render(_page(summary, parts, pictures)).encode("utf-8")
     for name, data in files.items():
-        if not known.holds(out, name) or known.files[name] != _sha256(data):
+        if not known.holds(out, name) or known.files[name] != sha256(data):
             write_atomically(out / name, data, durable=False)
     known.remove_others(out, files)
     made = {drawing.name: drawing.digest for drawing in drawings}
-    written = {name: _sha256(data) for name, data in files.items()}
+    written = {name: sha256(data) for name, data in files.items()}
     Manifest(origin, written, made, results.source).write(out)
     return [out / name for name in files]
 
@@ -314,7 +312,3 @@ def _page(summary: Summary, parts: _Parts, pictures: dict[str, Picture]) -> Page
         methods=parts.methods,
         provenance=provenance(summary),
     )
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

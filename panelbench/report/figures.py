@@ -29,6 +29,9 @@ LINES = ("-", "--", ":")
 FILLS = (("full", "left", "bottom"), ("none", "right", "top"))
 """Fillings of markers: colours of the first and of later rounds, by evaluator."""
 GREY = "#6b7280"
+_DPI = 150
+_MARGIN = 0.1
+"""Inches around what is drawn."""
 
 
 @contextmanager
@@ -61,12 +64,24 @@ def style() -> Iterator[None]:
         yield
 
 
+def load() -> None:
+    """Import what figures are drawn and saved with."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
+
+
 def save(figure: Figure) -> dict[str, bytes]:
     """Bytes of a figure as PNG and SVG, without dates."""
     svg, png = io.BytesIO(), io.BytesIO()
+    # Laid out once for both; "tight" would do so for each, and draw each twice.
+    figure.set_dpi(_DPI)
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)
+    box = figure.get_tightbbox().padded(_MARGIN)
     # The resolution is that of the parts that are rasterised.
-    figure.savefig(svg, format="svg", dpi=150, bbox_inches="tight", metadata={"Date": None})
-    figure.savefig(png, format="png", dpi=150, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(svg, format="svg", dpi=_DPI, bbox_inches=box, metadata={"Date": None})
+    figure.savefig(png, format="png", dpi=_DPI, bbox_inches=box, metadata={"Software": None})
     return {"svg": svg.getvalue(), "png": png.getvalue()}
 
 

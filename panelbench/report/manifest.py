@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -17,9 +17,6 @@ from pydantic import BaseModel
 from panelbench.records.files import write_atomically
 from panelbench.records.keys import file_sha256, library_versions
 from panelbench.report.results import Results, ScoreLine, SelectionLine
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -102,47 +99,6 @@ def _inside(name: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts and len(path.parts) <= 2
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure before it is drawn.
-
-    Attributes
-    ----------
-    name
-        Name of its files, without suffix.
-    title
-        What the page says below it.
-    content
-        All that it shows, as plain values and arrays.
-    draw
-        Draws the content.
-    """
-
-    name: str
-    title: str
-    content: Any
-    draw: Callable[[Any], Figure]
-
-    @property
-    def digest(self) -> str:
-        """Of what is drawn and of what draws it."""
-        return digest_of([maker(), self.content])
-
-    def images(self, folder: Path, known: Manifest) -> dict[str, bytes]:
-        """Bytes by file name: those of the folder if they show the same, else drawn anew."""
-        names = [f"{self.name}.{suffix}" for suffix in ("svg", "png")]
-        if known.drawings.get(self.name) == self.digest:
-            with suppress(OSError):
-                there = {name: (folder / name).read_bytes() for name in names}
-                if all(_sha256(data) == known.files.get(name) for name, data in there.items()):
-                    return there
-        from panelbench.report import figures
-
-        with figures.style():
-            found = figures.save(self.draw(self.content))
-        return {f"{self.name}.{suffix}": data for suffix, data in found.items()}
-
-
 def origin_of(results: Results, reference: Path | None) -> str:
     """Digest of all that a report is made from; the order of lines does not matter."""
     numbers = sorted(reference.glob("*.csv")) if reference is not None else []
@@ -178,23 +134,26 @@ def maker() -> str:
 def digest_of(value: Any) -> str:
     """SHA-256 of dataclasses, models, arrays and whatever JSON holds."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
-    return _sha256(text.encode())
+    return sha256(text.encode())
 
 
-def _sha256(data: bytes) -> str:
+def sha256(data: bytes) -> str:
+    """Digest of the bytes of a file."""
     return hashlib.sha256(data).hexdigest()
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         data = np.ascontiguousarray(value)
-        return [str(data.dtype), data.shape, _sha256(data.tobytes())]
+        return [str(data.dtype), data.shape, sha256(data.tobytes())]
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):
         return dict(value)
-    if is_dataclass(value) or hasattr(value, "__dict__"):
+    if is_dataclass(value):
+        return {item.name: getattr(value, item.name) for item in fields(value)}
+    if hasattr(value, "__dict__"):
         return vars(value)
     raise TypeError(f"{type(value).__name__} has no digest")

@@ -269,7 +269,9 @@ def draw_overlap(content: OverlapContent) -> Figure:
         if np.isfinite(values[i, j]):
             colour = "white" if values[i, j] > 0.6 else "black"
             text = f"{values[i, j]:.2f}".removeprefix("0")
-            ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
+            number = ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=7)
+            # It lies within its square: there is no need to measure hundreds of them.
+            number.set_in_layout(False)
     ax.set_xticks(range(n), content.names, rotation=90)
     ax.set_yticks(range(n), content.names)
     ax.grid(visible=False)

@@ -82,7 +82,7 @@ def build_paper(
     UnknownName
         When the paper names a table or a figure that its suite does not have.
     """
-    summaries = {s.suite: Summary(s.results) for s in suites if s.results is not None}
+    summaries = {s.suite: s.results.summary for s in suites if s.results is not None}
     published = read(reference)
     numbers = {name: beside(summary, published) for name, summary in summaries.items()}
     by_name = {suite.suite: suite for suite in suites}

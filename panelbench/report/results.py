@@ -176,22 +176,22 @@ class ScoreLine:
     notes: Sequence[str] = ()
     record: str = ""
 
-    @property
+    @cached_property
     def classes(self) -> Sequence[str]:
         """Names of the classes, fit to be shown."""
         return tuple(printable_parts(self.details.get("classes") or ()))
 
-    @property
+    @cached_property
     def per_class_f1(self) -> Mapping[str, float]:
         """F1 of each class."""
         return dict(printable_parts(self.details.get("per_class_f1") or {}))
 
-    @property
+    @cached_property
     def confusion(self) -> Sequence[Sequence[int]]:
         """Counts of cells, true classes in rows."""
         return self.details.get("confusion") or ()
 
-    @property
+    @cached_property
     def by_class(self) -> Mapping[str, Mapping[str, float]]:
         """Metrics of the reconstructed expression of each class."""
         return dict(printable_parts(self.details.get("by_class") or {}))

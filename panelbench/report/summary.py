@@ -244,7 +244,14 @@ class Summary:
 
     def kind(self, entrant: Entrant) -> set[str]:
         """Kinds of an entrant's scores."""
-        return {score.kind for (_, e), score in self.scores.items() if e == entrant}
+        return self._kinds_of_entrants.get(entrant, set())
+
+    @cached_property
+    def _kinds_of_entrants(self) -> dict[Entrant, set[str]]:
+        found: dict[Entrant, set[str]] = {}
+        for (_, entrant), score in self.scores.items():
+            found.setdefault(entrant, set()).add(score.kind)
+        return found
 
     def label(self, entrant: Entrant, among: Sequence[Entrant]) -> str:
         """Name of a row among other rows: the evaluator is named where it tells rows apart.
