@@ -16,6 +16,7 @@ the default departs from it, the choices are the suite's own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -212,10 +213,38 @@ def _ranking(task: Task, trained: Trained) -> np.ndarray:
 
 
 def _select(task: Task, params: Params) -> Selection:
-    from . import crossfit, training
+    return select_many([task], [params])[0]
 
-    train = crossfit.train if params.preset == "default" else training.train
-    trained = train(task, settings(params))
+
+def select_many(tasks: Sequence[Task], params: Sequence[Params]) -> list[Selection]:
+    """Panels and predictors of several runs.
+
+    On a GPU published trainings (``preset=paper``) are done side by side (`batch`); all else, and
+    everything on a CPU, is done one after the other.
+    """
+    from . import batch, crossfit, training
+
+    chosen = [settings(each) for each in params]
+    found: dict[int, Trained] = {}
+    batched = [
+        number
+        for number, (task, each) in enumerate(zip(tasks, params, strict=True))
+        if task.device.startswith("cuda")
+        and each.preset != "default"
+        and batch.fits(chosen[number])
+    ]
+    if batched:
+        several = batch.train_together([tasks[n] for n in batched], [chosen[n] for n in batched])
+        found |= dict(zip(batched, several, strict=True))
+    answers = []
+    for number, (task, each) in enumerate(zip(tasks, params, strict=True)):
+        train = crossfit.train if each.preset == "default" else training.train
+        trained = found.get(number) or train(task, chosen[number])
+        answers.append(_selection(task, trained))
+    return answers
+
+
+def _selection(task: Task, trained: Trained) -> Selection:
     ranking = _ranking(task, trained)
     info: dict[str, Any] = {"curves": trained.curves}
     if trained.chosen:
@@ -242,6 +271,8 @@ _DECLARED: dict[str, Any] = {
     "needs": "prepared",
     "gpu": "optional",
     "libraries": ("torch",),
+    "together": select_many,
+    "differ": ("beta", "tau_start", "tau_end", "anneal"),
     "cite": "Chopard et al. 2026",
 }
 

@@ -78,6 +78,10 @@ class Cells:
         float32 tensor: what each candidate is multiplied with.
     groups
         Donor, batch or slide of each cell, or None.
+    rows, columns
+        int64: the cells and the candidates in ``matrix``, which holds all of ``task.X``.
+    matrix
+        Expression on the device, or the CSR matrix where it is too large to be dense.
     """
 
     def __init__(self, task: Task, *, standardize: bool) -> None:
@@ -87,44 +91,44 @@ class Cells:
         targets = list(task.targets.values())
         if not targets:
             raise NotApplicable("yoto: needs at least one task with labels")
-        self._rows = np.flatnonzero(np.any([target.observed for target in targets], axis=0))
-        if len(self._rows) < 2:
+        self.rows = np.flatnonzero(np.any([target.observed for target in targets], axis=0))
+        if len(self.rows) < 2:
             raise NotApplicable(
-                f"yoto: needs at least 2 labelled training cells, found {len(self._rows)}"
+                f"yoto: needs at least 2 labelled training cells, found {len(self.rows)}"
             )
-        spread = _standard_deviations(task.X, self._rows)
+        spread = _standard_deviations(task.X, self.rows)
         self.genes = np.flatnonzero(spread > 0)
         if not len(self.genes):
             raise NotApplicable("yoto: no gene varies among the labelled training cells")
         spread = spread[self.genes]
         gain = 1 / np.maximum(spread, _FLOOR * np.median(spread)) if standardize else spread**0
-        self.groups = None if task.groups is None else task.groups[self._rows]
+        self.groups = None if task.groups is None else task.groups[self.rows]
         self.gain = torch.from_numpy(gain.astype(np.float32)).to(self.device)
-        self.labels = [_labels(target, self._rows, self.device) for target in targets]
-        self._matrix = _storage(task, self.device)
-        self._columns = torch.from_numpy(self.genes).to(self.device)
+        self.labels = [_labels(target, self.rows, self.device) for target in targets]
+        self.matrix = _storage(task, self.device)
+        self.columns = torch.from_numpy(self.genes).to(self.device)
 
     @property
     def n_cells(self) -> int:
         """Number of cells with a label."""
-        return len(self._rows)
+        return len(self.rows)
 
     def batch(self, cells: np.ndarray, genes: torch.Tensor) -> torch.Tensor:
         """Scaled expression of some cells and candidates, float32, shape (cells, genes)."""
-        return self._expression(self._rows[cells], self._columns[genes]) * self.gain[genes]
+        return self._expression(self.rows[cells], self.columns[genes]) * self.gain[genes]
 
     def _expression(self, rows: np.ndarray, columns: torch.Tensor) -> torch.Tensor:
         import torch
 
-        if not isinstance(self._matrix, torch.Tensor):
-            part = self._matrix[rows][:, columns.cpu().numpy()].toarray()
+        if not isinstance(self.matrix, torch.Tensor):
+            part = self.matrix[rows][:, columns.cpu().numpy()].toarray()
             return torch.from_numpy(part).to(self.device)
         index = torch.from_numpy(rows).to(self.device)
-        width = self._matrix.shape[1]
+        width = self.matrix.shape[1]
         if 8 * len(columns) > width:  # many genes: whole rows first is faster
-            return self._matrix.index_select(0, index).index_select(1, columns).float()
+            return self.matrix.index_select(0, index).index_select(1, columns).float()
         places = (index[:, None] * width + columns).view(-1)
-        return self._matrix.view(-1).index_select(0, places).view(len(rows), -1).float()
+        return self.matrix.view(-1).index_select(0, places).view(len(rows), -1).float()
 
 
 def _standard_deviations(X: Matrix, rows: np.ndarray) -> np.ndarray:

@@ -7,9 +7,9 @@ and little else. What differs is where they start, what dropout hides, and which
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from panelbench.nn import Layer, to_numpy
 
 if TYPE_CHECKING:
     import torch
+
+    from .model import Network
+
+    Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 _EPSILON = 1e-5  # added to the variance by batch normalisation
 _MOMENTUM = 0.1
@@ -83,6 +87,50 @@ class Networks:
         self.heads = {name: layer(hidden[-1], out) for name, out in heads.items()}
         self.norms = [_Norm(count * out, device) for out in hidden] if batch_norm else []
 
+    @classmethod
+    def of(cls, networks: Sequence[Network]) -> Networks:
+        """Networks of several runs side by side, without their first layers.
+
+        Those read other genes in every run; here `first` is empty.
+        """
+        import torch
+
+        one, count = networks[0], len(networks)
+
+        def stacked(pick: Callable[[Network], torch.Tensor]) -> torch.Tensor:
+            return torch.stack([pick(network).detach() for network in networks]).requires_grad_()
+
+        def layer(pick: Callable[[Network], Pair]) -> Pair:
+            weight = stacked(lambda n: pick(n)[0].T.contiguous())
+            return weight, stacked(lambda n: pick(n)[1][None])
+
+        made = cls.__new__(cls)
+        made.count, made.dropout = count, one.dropout
+        made.hidden = (one.first.shape[1], *(len(bias) for _, bias in one.layers))
+        made.first = one.first.new_empty(0)
+        made.bias = stacked(lambda n: n.bias).detach().view(-1).requires_grad_()
+        made.layers = [layer(lambda n, d=d: n.layers[d]) for d in range(len(one.layers))]  # type: ignore[misc]
+        made.heads = {name: layer(lambda n, name=name: n.heads[name]) for name in one.heads}  # type: ignore[misc]
+        made.norms = [_Norm(count * out, one.first.device) for out in made.hidden if one.norms]
+        return made
+
+    def back_to(self, networks: Sequence[Network]) -> None:
+        """Give the networks that `of` was made from what was learned."""
+        import torch
+
+        with torch.no_grad():
+            for number, network in enumerate(networks):
+                network.bias.copy_(self.bias.view(self.count, -1)[number])
+                pairs = [*zip(network.layers, self.layers, strict=True)]
+                pairs += [(network.heads[name], self.heads[name]) for name in self.heads]
+                for (weight, bias), (weights, biases) in pairs:
+                    weight.copy_(weights[number].T)
+                    bias.copy_(biases[number, 0])
+                for norm, norms in zip(network.norms, self.norms, strict=True):
+                    for name in ("weight", "bias", "mean", "variance"):
+                        values = getattr(norms, name).view(self.count, -1)[number]
+                        getattr(norm, name).copy_(values)
+
     def parameters(self) -> list[torch.Tensor]:
         """Everything that is trained through autograd: all but `first`."""
         found = [self.bias]
@@ -93,7 +141,10 @@ class Networks:
         return found
 
     def forward(
-        self, hidden: torch.Tensor, generator: torch.Generator | None = None
+        self,
+        hidden: torch.Tensor,
+        generator: torch.Generator | None = None,
+        kept: Sequence[torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Output of every head, shape (M, n_cells, n_outputs).
 
@@ -103,17 +154,23 @@ class Networks:
             ``x @ first``, shape (n_cells, M * hidden[0]).
         generator
             Draws the dropout; None evaluates: no dropout, running statistics.
+        kept
+            Dropout that was drawn before, for training without a generator: which units stay in
+            each layer, bool (n_cells, M * width), or nothing where none is dropped.
         """
         import torch
 
         hidden = hidden + self.bias
+        training = generator is not None or kept is not None
         for depth in range(len(self.hidden)):
             if depth:
                 weight, bias = self.layers[depth - 1]
                 hidden = self._flat(torch.baddbmm(bias, self._stack(hidden), weight))
             if self.norms:
-                hidden = self.norms[depth].apply(hidden, training=generator is not None)
+                hidden = self.norms[depth].apply(hidden, training=training)
             hidden = drop(torch.relu(hidden), self.dropout, generator)
+            if kept:
+                hidden = hidden * kept[depth] / (1 - self.dropout)
         stack = self._stack(hidden)
         return {
             name: torch.baddbmm(bias, stack, weight) for name, (weight, bias) in self.heads.items()

@@ -82,11 +82,11 @@ def train(task: Task, settings: Settings) -> Trained:
 class Trainer:
     """State of a training; each step selects, predicts and updates once."""
 
-    def __init__(self, task: Task, settings: Settings) -> None:
+    def __init__(self, task: Task, settings: Settings, cells: Cells | None = None) -> None:
         import torch
 
         self.task, self.settings = task, settings
-        self.cells = Cells(task, standardize=settings.standardize)
+        self.cells = cells or Cells(task, standardize=settings.standardize)
         self.device = self.cells.device
         self.n_genes = len(self.cells.genes)
         self.k = min(task.k, self.n_genes)
@@ -107,17 +107,22 @@ class Trainer:
         self.class_weights = [
             labels.class_weights(settings.class_balance) for labels in self.cells.labels
         ]
-        first = self.network.first
+        self.selected = torch.empty(0, dtype=torch.int64, device=self.device)
+        self.optimizer = self._optimizer()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        import torch
+
+        settings, first = self.settings, self.network.first
         first.grad, self.scores.grad = torch.zeros_like(first), torch.zeros_like(self.scores)
         weights = [first, *self.network.parameters()]
-        self.optimizer = torch.optim.AdamW(
+        return torch.optim.AdamW(
             [
                 {"params": weights, "lr": settings.lr, "weight_decay": settings.weight_decay},
                 {"params": [self.scores], "lr": settings.lr_scores, "weight_decay": 0.0},
             ],
             fused=True,
         )
-        self.selected = torch.empty(0, dtype=torch.int64, device=self.device)
 
     def run(self) -> Trained:
         """Train all epochs; the last one counts."""
@@ -127,8 +132,7 @@ class Trainer:
         n_batches = max(1, round(n_cells / s.batch_size))
         last = max(1, s.epochs * n_batches - 1)
         names = [labels.target.name for labels in self.cells.labels]
-        curves: dict[str, list[float]] = {f"loss:{name}": [] for name in names}
-        curves |= {"k": [], "tau": [], "turnover": []}
+        curves = new_curves(self.cells.labels)
         panel: set[int] = set()
         for epoch in range(s.epochs):
             batches = np.array_split(self.shuffle.permutation(n_cells), n_batches)
@@ -140,15 +144,11 @@ class Trainer:
                 total += self.step(batch, k, tau)
             before, panel = panel, set(self.scores.topk(self.k).indices.tolist())
             losses = (total / n_batches).tolist()
-            for name, loss in zip(names, losses, strict=True):
-                curves[f"loss:{name}"].append(round(loss, 5))
-            curves["k"].append(k)
-            curves["tau"].append(round(tau, 6))
-            curves["turnover"].append(round(1 - len(panel & before) / self.k, 5))
+            tell(curves, losses, k, tau, 1 - len(panel & before) / self.k)
             self.task.progress(
                 (epoch + 1) / s.epochs, f"loss {np.mean(losses):.3f}, k {k}, tau {tau:.3g}"
             )
-        return self._finish(curves)
+        return self.finish(curves)
 
     def step(self, batch: np.ndarray, k: int, tau: float) -> torch.Tensor:
         """Draw a panel of k genes, train scores and network on it, return the loss per task."""
@@ -198,7 +198,8 @@ class Trainer:
         ]
         return hidden, torch.stack(losses)
 
-    def _finish(self, curves: dict[str, list[float]]) -> Trained:
+    def finish(self, curves: dict[str, list[float]]) -> Trained:
+        """What was learned: panel, scores, and the predictor of the panel."""
         order = self.scores.sort(descending=True, stable=True).indices
         panel = order[: self.k]
         x = self.cells.batch(np.arange(self.cells.n_cells), panel)
@@ -215,6 +216,20 @@ class Trainer:
             labels=self.cells.labels,
             curves=curves,
         )
+
+
+def new_curves(labels: list[Labels]) -> dict[str, list[float]]:
+    """Curves before the first epoch; those of the tasks' losses come first."""
+    return {f"loss:{x.target.name}": [] for x in labels} | {"k": [], "tau": [], "turnover": []}
+
+
+def tell(
+    curves: dict[str, list[float]], losses: list[float], k: int, tau: float, turnover: float
+) -> None:
+    """Add an epoch to the curves."""
+    values = [*(round(loss, 5) for loss in losses), k, round(tau, 6), round(turnover, 5)]
+    for curve, value in zip(curves.values(), values, strict=True):
+        curve.append(value)
 
 
 def _loss(
