@@ -176,7 +176,7 @@ class Cells:
             names, codes = np.unique(problem.groups, return_inverse=True)
             groups = codes if len(names) > 1 else None
         return cls(
-            torch.from_numpy(np.ascontiguousarray(inputs)).to(device),
+            torch.from_numpy(np.require(inputs, requirements=["C", "W"])).to(device),
             torch.from_numpy(values).to(device),
             observed,
             groups,

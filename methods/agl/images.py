@@ -106,7 +106,7 @@ class Encoder:
                 layer.momentum = None  # the plain mean over batches
                 layer.reset_running_stats()
         with torch.no_grad():
-            for part in patches[:_MEASURED].split(_BATCH):
+            for part in patches.split(_BATCH):
                 self.module(self._standardised(part))
         self.module.eval()
 
@@ -150,12 +150,11 @@ def encoder_for(
         mean, scale = (np.array(part) for part in _IMAGENET)
     else:
         _draw(module, rng)
-        pixels = patches.reshape(-1, 3) / 255.0
-        mean, spread = pixels.mean(axis=0), pixels.std(axis=0)
-        scale = np.where(spread > 0, spread, 1.0)
+        mean, scale = _colours(patches)
     encoder = Encoder(kind, side, mean, scale, module.to(device).eval())
     if not weights:
-        encoder.measure(torch.from_numpy(patches[:_MEASURED]).to(device))
+        some = np.unique(np.linspace(0, len(patches) - 1, _MEASURED).astype(np.int64))
+        encoder.measure(torch.from_numpy(patches[some]).to(device))
     return encoder
 
 
@@ -182,10 +181,13 @@ class Encoded:
                 f"expected patches of {self.encoder.side} pixels a side, found shape "
                 f"{patches.shape}"
             )
+        found = np.empty((len(patches), self.encoder.width))
         with one_thread(), torch.no_grad():
-            parts = torch.from_numpy(np.ascontiguousarray(patches)).split(_BATCH)
-            found = torch.cat([self.encoder(self.parameters, part) for part in parts])
-        return found.double().numpy()
+            for start in range(0, len(patches), _BATCH):
+                rows = slice(start, start + _BATCH)
+                part = torch.from_numpy(np.array(patches[rows]))
+                found[rows] = self.encoder(self.parameters, part).double().numpy()
+        return found
 
     def save(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays and facts for JSON."""
@@ -270,6 +272,18 @@ def _state(weights: str) -> dict[str, torch.Tensor]:
 
     state = torch.load(weights_file(weights), map_location="cpu", weights_only=True)
     return {name: value for name, value in state.items() if not name.startswith("fc.")}
+
+
+def _colours(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of red, green and blue over all pixels, in 0 to 1."""
+    sums, squares = np.zeros(3), np.zeros(3)
+    for start in range(0, len(patches), _BATCH):  # as numbers all of a slide take gigabytes
+        pixels = patches[start : start + _BATCH].reshape(-1, 3) / 255.0
+        sums += pixels.sum(axis=0)
+        squares += np.square(pixels).sum(axis=0)
+    mean = sums * 3 / patches.size
+    spread = np.sqrt(np.maximum(squares * 3 / patches.size - mean**2, 0))
+    return mean, np.where(spread > 1e-6, spread, 1.0)
 
 
 def _draw(module: torch.nn.Module, rng: np.random.Generator) -> None:
