@@ -242,6 +242,12 @@ def test_a_training_curve_has_a_line_per_run() -> None:
     ((dataset, lines),) = content.panels
     assert (dataset, content.axis) == ("visp", "loss")
     assert lines == 9 * (("YOTO", (1.0, 0.5, 0.2)),), "three seeds at three sizes"
+    selections = summary.results.selections
+    more = [replace(line, tasks=("another",)) for line in selections if line.seed == 0]
+    several = Summary(replace(summary.results, selections=[*selections, *more]))
+    panels = training_curve(several, spec, Looks(several)).panels  # type: ignore[union-attr]
+    assert {title.split("\n")[1]: len(lines) for title, lines in panels}["another"] == 3
+    assert len(panels) == 2
     others = spec.model_copy(update={"methods": ("seurat",)})
     assert training_curve(summary, others, Looks(summary)) is None
     with style():

@@ -146,6 +146,7 @@ def draw(content: AuxiliaryContent) -> Figure:
             handles[name] = ax.axhline(mean, color=GREY, linestyle=style, linewidth=1.2)
         ax.set_title(panel.title)
         ax.set_xlabel("genes trained on beside the primary ones")
+        ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.set_ylabel(content.axis)
     blank(axes.flat[len(content.panels) :])
     legend(figure, handles, rows)

@@ -185,7 +185,9 @@ class TrainingContent:
 
 
 def training_curve(summary: Summary, spec: FigureSpec, looks: Looks) -> TrainingContent | None:
-    """The curve that a figure names, one panel per data set, a line per run; None without any.
+    """The curve that a figure names, a line per run; None without any.
+
+    There is a panel per data set, or per task where methods are run for each.
 
     Raises
     ------
@@ -199,13 +201,14 @@ def training_curve(summary: Summary, spec: FigureSpec, looks: Looks) -> Training
             (line for line in summary.results.selections if line.dataset == dataset),
             key=lambda line: (looks.number[line.row], line.tasks, line.k, line.seed),
         )
-        drawn = tuple(
-            (line.row.label, tuple(map(float, found[spec.curve])))
-            for line in lines
-            if line.row in rows and spec.curve in (found := _curves_of(line))
-        )
-        if drawn:
-            panels.append((dataset, drawn))
+        drawn: dict[tuple[str, ...], list[tuple[str, tuple[float, ...]]]] = {}
+        for line in lines:
+            if line.row in rows and spec.curve in (found := _curves_of(line)):
+                values = tuple(map(float, found[spec.curve]))
+                drawn.setdefault(line.tasks, []).append((line.row.label, values))
+        for names, runs in drawn.items():
+            title = dataset if len(drawn) == 1 else f"{dataset}\n{', '.join(names)}"
+            panels.append((title, tuple(runs)))
     return TrainingContent(spec.title, spec.curve, tuple(panels)) if panels else None
 
 
