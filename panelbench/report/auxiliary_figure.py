@@ -125,6 +125,7 @@ def _trained_on(summary: Summary, place: Place, entrant: Entrant) -> tuple[str, 
 def draw(content: AuxiliaryContent) -> Figure:
     """Draw it: lines with bands of one standard deviation, the learned number as a dot."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     columns = min(2, len(content.panels))
     rows = -(-len(content.panels) // columns)
@@ -146,6 +147,7 @@ def draw(content: AuxiliaryContent) -> Figure:
             handles[name] = ax.axhline(mean, color=GREY, linestyle=style, linewidth=1.2)
         ax.set_title(panel.title)
         ax.set_xlabel("genes trained on beside the primary ones")
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.set_ylabel(content.axis)
     blank(axes.flat[len(content.panels) :])
