@@ -19,7 +19,7 @@ from panelbench.records.facts import read_facts
 from panelbench.records.store import Record
 from panelbench.registry import discover, discover_evaluators
 from panelbench.report.collect import collect
-from panelbench.report.results import Results
+from panelbench.report.results import Results, SelectionLine
 from panelbench.running.executor import Executor
 from panelbench.running.settings import Settings
 from panelbench.running.states import StageSummary, State
@@ -214,6 +214,12 @@ def _entry(asked: Asked, variant: str, parts: Results) -> MethodEntry:
     return asked.methods[place]
 
 
+def _panels(selections: Sequence[SelectionLine], k: int) -> list[Sequence[str]]:
+    """Panels of a size, one for each part; those of a ranking that serves all sizes are cut."""
+    mine = [line for line in selections if line.k == k] or selections
+    return [line.ranking[:k] for line in mine]
+
+
 def _candidates(parts: Results, asked: Asked, facts: Mapping[str, Any]) -> list[Candidate]:
     """How each selector did on the parts."""
     found = []
@@ -227,12 +233,8 @@ def _candidates(parts: Results, asked: Asked, facts: Mapping[str, Any]) -> list[
         problems = [f"{line.status}: {line.reason}" for line in selections if line.status != "ok"]
         problems += [f"{line.status}: {line.reason}" for line in lines if line.status != "ok"]
         good = [line for line in selections if line.status == "ok"]
-        panels = {
-            k: [line.ranking[:k] for line in good if line.k == k or row.declared.nested]
-            for k in asked.base.ks
-        }
-        steady = [stability(some, int(facts["genes"])).value for some in panels.values()
-                  if len(some) > 1]  # fmt: skip
+        steady = [stability(some, int(facts["genes"])).value for k in asked.base.ks
+                  if len(some := _panels(good, k)) > 1]  # fmt: skip
         found.append(
             Candidate(
                 variant=row.variant,
