@@ -15,7 +15,7 @@ import pytest
 
 from panelbench.design import page
 from panelbench.design.genes import COLUMNS
-from panelbench.design.perform import Found, perform
+from panelbench.design.perform import Found, n_parts, perform
 from panelbench.errors import ConfigError, InputError
 from panelbench.records.store import Store
 from panelbench.report.grid import Cell, Grid
@@ -196,22 +196,14 @@ def test_what_cannot_be_designed_is_said(bench: Bench, args: list[str], words: s
     assert words in " ".join(re.sub(r"[│╭╮╰╯─]", " ", found.err).split())
 
 
-def test_one_group_is_too_few(made: Made, tmp_path: Path) -> None:
-    adata = anndata.read_h5ad(made.request.data)
-    adata.obs["donor"] = "only"
-    adata.write_h5ad(tmp_path / "one.h5ad")
-    request = Request(
-        data=tmp_path / "one.h5ad", label=("cell_type",), k=(3,), method=("good",),
-        data_options={"group": "donor", "scheme": "groups"},
-    )  # fmt: skip
-    settings = Settings(
-        tmp_path / "out", tmp_path / "cache", methods_dirs=made.settings.methods_dirs, jobs=1,
-        quiet=True,
-    )  # fmt: skip
+def test_parts_are_no_more_than_groups() -> None:
+    groups = {"groups": {"d0": 5, "d1": 4, "d2": 7}}
+    assert n_parts(5, groups, "donor") == 3 and n_parts(2, groups, "donor") == 2
+    assert n_parts(5, groups, None) == 5, "a column of groups that no split is by"
     with pytest.raises(ConfigError, match="there is one group only"):
-        perform(request, settings, 2, maps=False)
+        n_parts(5, {"groups": {"only": 9}}, "donor")
     with pytest.raises(InputError, match="at least two parts"):
-        perform(request, settings, 1)
+        perform(Request(), Settings(Path("none"), Path("none")), 1)
 
 
 def test_tables_carry_their_csv_while_it_is_small() -> None:

@@ -83,7 +83,9 @@ def write(found: Found, settings: Settings) -> Written:
         rule=RULE,
         folds=found.folds,
         group=found.asked.group,
-        genes=tables.gene_table(lines, "count" if profile.counts is not None else "value"),
+        genes=tables.gene_table(
+            lines, "count" if profile.counts is not None else "value", found.choice.winner.label
+        ),
         selectors=tables.selector_table(found.choice, found.asked.base.ks),
         sizes=tables.size_table(growth, elbow) if growth else None,
         gains=tables.gain_table(added, growth),

@@ -116,7 +116,7 @@ def perform(
         runs = _Runs(executor, asked, said)
         whole = runs.prepare(asked.final((), asked.base.ks))
         facts = read_facts(executor.facts(whole.datasets[0]))
-        folds = _folds(folds, facts, asked.group)
+        folds = n_parts(folds, facts, asked.group)
         parts = runs.results(asked.parts(folds))
         choice = choose(_candidates(parts, asked, facts))
         winner = _entry(asked, choice.winner.variant, parts)
@@ -198,7 +198,7 @@ class _Runs:
         return run, state.record
 
 
-def _folds(folds: int, facts: Mapping[str, Any], group: str | None) -> int:
+def n_parts(folds: int, facts: Mapping[str, Any], group: str | None) -> int:
     """Parts of the cells: as many as there are groups at most."""
     if group is None:
         return folds

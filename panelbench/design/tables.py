@@ -30,8 +30,8 @@ class Listing(Grid):
         return cls(**vars(grid), texts=texts)
 
 
-def gene_table(lines: Sequence[Mapping[str, Any]], unit: str) -> Listing:
-    """The panel, gene by gene."""
+def gene_table(lines: Sequence[Mapping[str, Any]], unit: str, label: str) -> Listing:
+    """The panel, gene by gene; `label` is the selector's, which need not be said each time."""
     costs = any(line["cost"] != "" for line in lines)
     columns = [
         "Gene", "Rank", "Why", "Marks", "AUROC", f"Mean {unit}", "Seen in", "Highest in",
@@ -42,7 +42,7 @@ def gene_table(lines: Sequence[Mapping[str, Any]], unit: str) -> Listing:
         (
             line["gene"],
             str(line["rank"]),
-            line["why"],
+            line["why"].removeprefix(f"{label}, "),
             line["marks"] or f"none; best {line['best_class']}",
             f"{line['best_auroc']:.2f}",
             amount(line["mean"]),
