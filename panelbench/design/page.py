@@ -28,6 +28,7 @@ from panelbench.report.panel_file import panel_csv
 from panelbench.report.results import Results, ScoreLine
 from panelbench.report.summary import Summary
 from panelbench.running.settings import Settings
+from panelbench.scoring.metrics import f1_macro
 from panelbench.suite.specs import FigureSpec
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ def _growth(closer: Results) -> dict[int, np.ndarray]:
     for line in sorted(closer.scores, key=lambda line: line.seed):
         if line.evaluator.id == "growth" and line.status == "ok":
             arrays = cell_figures.read_arrays(line.arrays)
-            for size, score in zip(arrays.get("sizes", ()), arrays.get("f1", ()), strict=True):
-                curves.setdefault(int(size), []).append(float(score))
+            for size, guess in zip(arrays.get("sizes", ()), arrays.get("guesses", ()), strict=True):
+                curves.setdefault(int(size), []).append(f1_macro(arrays["codes"], guess))
     most = max(map(len, curves.values()), default=0)
     return {size: np.array(some) for size, some in curves.items() if len(some) == most}
 

@@ -41,8 +41,9 @@ def score(given: Evaluation, params: Params) -> Scores:
     Sizes are 1, 2, 3, ... and from where `step` makes more than one gene of it, `step` times the
     one before, up to the whole panel. ``f1_growth`` is the mean of macro F1 over the sizes,
     ``genes_95`` the smallest size from which on it stays at 95% of the largest or above. The
-    arrays ``sizes`` and ``f1`` are the curve. The order is the method's: of a method whose
-    smaller panels are others, it is a curve of this panel, not of the method.
+    arrays are the ``sizes``, the ``guesses`` (sizes x test cells, codes of classes) and the true
+    ``codes``: the curve of any metric. The order is the method's: of a method whose smaller
+    panels are others, it is a curve of this panel, not of the method.
     """
     from sklearn.ensemble import RandomForestClassifier
 
@@ -50,8 +51,7 @@ def score(given: Evaluation, params: Params) -> Scores:
         raise NotApplicable("growth is measured by macro F1, which needs classes")
     train, test = given.train.dense(given.panel), given.test.dense(given.panel)
     sizes = growing(len(given.panel), params.step)
-    curve = []
-    proba = np.empty(0)
+    truth, proba, guesses = given.test.target.values, np.empty(0), []
     for number, size in enumerate(sizes, start=1):
         model = RandomForestClassifier(
             params.n_estimators, random_state=given.seed, n_jobs=given.n_jobs
@@ -60,16 +60,20 @@ def score(given: Evaluation, params: Params) -> Scores:
         # Threads add up the trees in the order in which they finish: see the evaluator `rf`.
         model.n_jobs = 1
         proba = predictions(model, test[:, :size], given.test.target)
-        curve.append(f1_macro(given.test.target.values, proba.argmax(axis=1)))
+        guesses.append(proba.argmax(axis=1))
         given.progress(number / len(sizes), f"{size} of {len(given.panel)} genes")
-    found = np.array(curve)
+    found = np.array([f1_macro(truth, guess) for guess in guesses])
     good = found >= 0.95 * found.max()
     # The first size of the last unbroken run of good ones; the largest where the last is not.
     broken = np.flatnonzero(~good)
     enough = sizes[min(int(broken[-1]) + 1, len(sizes) - 1)] if broken.size else sizes[0]
     return Scores(
         metrics={"f1_growth": float(found.mean()), "genes_95": float(enough)},
-        arrays={"sizes": np.array(sizes, dtype=np.int64), "f1": found},
+        arrays={
+            "sizes": np.array(sizes, dtype=np.int64),
+            "guesses": np.array(guesses, dtype=np.int32),
+            "codes": truth,
+        },
         predicted=proba,
     )
 
