@@ -163,7 +163,7 @@ class Curve:
     others
         By label, mean score by size of the sizes asked for.
     ceiling
-        Mean score of all genes; NaN where unknown.
+        Score of all genes on the first part; NaN where unknown.
     elbow, k
         Smallest size within one standard error of the best; size of the panel.
     """
@@ -205,7 +205,7 @@ def curve(shown: Curve, winner: str) -> Figure:
         )  # fmt: skip
     if np.isfinite(shown.ceiling):
         ax.axhline(100 * shown.ceiling, color="black", lw=0.8, linestyle="--")
-        ax.annotate("all genes", (1, 100 * shown.ceiling), (2, 3),
+        ax.annotate("all genes, first part", (1, 100 * shown.ceiling), (2, 3),
                     textcoords="offset points", fontsize=8)  # fmt: skip
     every = sorted({*sizes, *(size for found in shown.others.values() for size in found)})
     ax.set_xscale("log")

@@ -191,9 +191,9 @@ def _umap(found: Found) -> Figure | None:
 
 
 def _ceiling(found: Found) -> float:
-    """Mean score of all genes on the parts; NaN where one has none."""
+    """Score of all genes on the first part; NaN where they have none."""
     values = [line.metrics[METRIC] for line in found.ceiling.scores if METRIC in line.metrics]
-    return float(np.mean(values)) if len(values) == found.folds else float("nan")
+    return values[0] if values else float("nan")
 
 
 # -- words ---------------------------------------------------------------------------------
@@ -214,7 +214,8 @@ def _tiles(found: Found, profile: Profile, elbow: int) -> list[tuple[str, str]]:
         (f"{int(profile.allowed.sum()):,}", "candidate genes"),
     ]
     if np.isfinite(ceiling):
-        tiles.insert(3, (f"{100 * ceiling:.1f}", "with all genes, %"))
+        there = f"with all genes, % (first part; panel {100 * scores[0]:.1f})"
+        tiles.insert(3, (f"{100 * ceiling:.1f}", there))
     return tiles
 
 

@@ -17,6 +17,8 @@ from panelbench.suite.specs import DatasetEntry, EvaluatorEntry, MethodEntry, Su
 JUDGE = "rf"
 METRIC = "f1_macro"
 FOLDS = 5
+STEP = 1.7
+"""Growth of the sizes of the curve."""
 _WHOLE = ("groups", "leave-one-group-out")
 """Splits of a data set that keep groups whole."""
 
@@ -94,8 +96,9 @@ class Asked:
 
     def closer(self, folds: int, winner: MethodEntry, k: int, *, maps: bool = True) -> SuiteSpec:
         """The winner's panels of the same parts, scored in all other ways."""
-        names = ("growth", "coverage", "redundancy", "load", "robustness")
-        evaluators = [EvaluatorEntry(evaluator=name) for name in names]
+        names = ("coverage", "redundancy", "load", "robustness")
+        evaluators = [EvaluatorEntry(evaluator="growth", params={"step": STEP})]
+        evaluators += [EvaluatorEntry(evaluator=name) for name in names]
         # These compare cells with cells, and are pictures or slow: one part is enough.
         evaluators += [
             EvaluatorEntry(evaluator=name, seeds=(0,))
@@ -104,11 +107,11 @@ class Asked:
         return self._suite("closer", self._cross(folds), [winner], (k,), folds, evaluators)
 
     def ceiling(self, folds: int, k: int, *, maps: bool = True) -> SuiteSpec:
-        """All genes on the parts: their forest; their picture on the first."""
+        """All genes on the first part, as a forest on all parts takes minutes; their picture."""
         evaluators = [EvaluatorEntry(evaluator=JUDGE)]
-        evaluators += [EvaluatorEntry(evaluator="umap", seeds=(0,))] if maps else []
+        evaluators += [EvaluatorEntry(evaluator="umap")] if maps else []
         methods = [MethodEntry(method=CEILING)]
-        suite = self._suite("ceiling", self._cross(folds), methods, (k,), folds, evaluators)
+        suite = self._suite("ceiling", self._cross(folds), methods, (k,), 1, evaluators)
         return suite.model_copy(update={"constraints": None})
 
     def final(self, methods: Sequence[MethodEntry], ks: Sequence[int]) -> SuiteSpec:
