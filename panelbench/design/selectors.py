@@ -5,9 +5,10 @@ data set and panel size, macro F1 on test cells): mean ranks are 2.57 for YOTO w
 panel, 4.03 Wilcoxon, 4.07 t-test, 6.00 forest importance, 6.23 mRMR-rf, 6.37 mRMR-f, 8.00 Block
 HSIC Lasso and 9.03 COSG. Among classical selectors Wilcoxon is the best in 10 columns, the
 t-test in 8, mRMR-rf in 4 (all three of ``planted``), so that none of them can be left to chance.
-mRMR-f costs two seconds of a core. Left out are the tie-corrected Wilcoxon test (nearly
-Wilcoxon's), forest importance (not told apart from mRMR-rf by Friedman's test, at three times its
-cost), those that the others outdo, and those that do not look at labels.
+mRMR-f costs two seconds of a core. Left out are forest importance (not told apart from mRMR-rf, at
+three times its cost), the tie-corrected Wilcoxon test (best in 4 columns of two
+data sets, a third test per class), those that the others outdo, and those that do not look at
+labels. ``results/perf/design.md`` has the table.
 """
 
 from __future__ import annotations
