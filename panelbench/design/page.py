@@ -246,7 +246,7 @@ def _verdict(found: Found, elbow: int, pairs: list[Pair], profile: Profile) -> t
             f"Of the sizes asked for ({', '.join(map(str, ks))}), {found.k} is the smallest within "
             f"one standard error of the best; {max(ks)} genes score {100 * behind:+.1f} points."
         )
-    elif elbow < found.k:
+    elif elbow <= 0.8 * found.k:
         said.append(
             f"The curve bends at {elbow} genes: more raise the score by less than its standard "
             "error, and stand in where probes fail."

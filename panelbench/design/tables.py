@@ -77,7 +77,7 @@ def amount(value: Any) -> str:
 def selector_table(choice: Choice, ks: Sequence[int]) -> Listing:
     """Selectors in the order of the rule."""
     columns = (
-        "Selector", *(f"Macro F1, k = {k}" for k in ks), "Behind the best", "± s.e.",
+        "Selector", *(f"Macro F1, k = {k}" for k in ks), "Behind the best", "±\u00a0s.e.",
         "Agreement", "Seconds", "Verdict", "Why it was tried",
     )  # fmt: skip
     rows = []
@@ -132,7 +132,7 @@ def size_table(growth: Mapping[int, np.ndarray], elbow: int) -> Listing:
         rows.append(
             (str(size), _percent(growth[size].mean()), _percent(behind), _percent(error), note)
         )
-    columns = ("Genes", "Macro F1", "Behind the best size", "± s.e.", "Note")
+    columns = ("Genes", "Macro F1", "Behind the best size", "±\u00a0s.e.", "Note")
     caption = (
         "Of the first genes of the winner's panels of the parts, on the cells held away. Elbow: "
         "the smallest size within one standard error of the best."
