@@ -178,11 +178,12 @@ def first_cells(task: Task, n: int) -> Task:
 
 
 def quick_params(method: Method, given: Mapping[str, Any] | None = None) -> Any:
-    """Parameters with long trainings cut short: every ``*epochs`` is at most 3 if not given."""
+    """Parameters with few epochs (``*epochs``, at most 3) and trees (50), if not given."""
     defaults = method.params()
+    values = {item.name: getattr(defaults, item.name) for item in fields(method.params)}
     short = {
-        item.name: min(getattr(defaults, item.name), 3)
-        for item in fields(method.params)
-        if item.name.endswith("epochs") and isinstance(getattr(defaults, item.name), int)
+        name: min(value, 50 if name == "n_estimators" else 3)
+        for name, value in values.items()
+        if isinstance(value, int) and (name.endswith("epochs") or name == "n_estimators")
     }
     return make_params(method, {**short, **(given or {})})

@@ -20,6 +20,7 @@ from panelbench.report import (
     metric_figures,
     page_figures,
     tables,
+    ways,
 )
 from panelbench.report.classes import class_details
 from panelbench.report.drawing import Drawing, draw_all
@@ -154,6 +155,8 @@ def table_grid(summary: Summary, spec: TableSpec, numbers: Sequence[Mapping[str,
     """Fill a table of a suite, with published numbers (`published.beside`) beside its cells."""
     if spec.kind == "properties":
         return properties_grid(summary.results, spec)
+    if spec.kind != "metrics":
+        return (ways.ways_grid if spec.kind == "ways" else ways.agreement_grid)(summary, spec)
     if spec.minus is not None:
         return paired_grid(summary, spec)
     fill = by_class.by_class_grid if spec.by_class else tables.metric_grid
@@ -184,7 +187,8 @@ def _texts(summary: Summary, parts: _Parts) -> Iterator[tuple[str, str]]:
 def table_forms(name: str, grid: Grid, spec: TableSpec) -> Iterator[tuple[str, str]]:
     """Name and text of the files of a suite's table."""
     columns = by_class.RECORD_COLUMNS if spec.by_class else tables.RECORD_COLUMNS
-    return _forms(name, grid, None if spec.kind == "properties" else columns)
+    other = {"properties": None, "agreement": ways.AGREEMENT_COLUMNS}
+    return _forms(name, grid, other.get(spec.kind, columns))
 
 
 def _forms(

@@ -103,8 +103,9 @@ class TableSpec(Model):
     suite is shown otherwise.
 
     kind
-        ``metrics``, or ``properties``: what the methods declare, in the columns of the YOTO
-        paper's Table 1.
+        ``metrics``; ``ways``: all of `metrics` by all evaluators side by side, with mean ranks;
+        ``agreement``: how these agree on the methods; or ``properties``: what the methods declare,
+        in the columns of the YOTO paper's Table 1.
     own_only
         Of a method whose own predictor is scored, only that row: as in the YOTO paper, no
         classifier is trained on its panel.
@@ -120,7 +121,7 @@ class TableSpec(Model):
 
     name: Name
     title: str = ""
-    kind: Literal["metrics", "properties"] = "metrics"
+    kind: Literal["metrics", "ways", "agreement", "properties"] = "metrics"
     metrics: tuple[str, ...] = ("f1_macro",)
     datasets: tuple[str, ...] | None = None
     tasks: tuple[str, ...] | None = None
