@@ -93,8 +93,11 @@ def _request(values: dict[str, Any]) -> Request:
     from panelbench.suite.request import Request, parse_sets
 
     own: dict[str, Any] = {}
-    if values.get("group"):
-        own |= {"group": values["group"], "scheme": "groups"}
+    group, split = values.get("group"), values.get("split")
+    if group and (values.get("data") or not split):
+        own |= {"group": group, "scheme": "groups"}
+    if split and values.get("data"):
+        own["scheme"] = split
     for name in ("hvg", "layer", "gene_names", "min_genes", "min_cells_per_class"):
         if values.get(name) is not None:
             own[name.removesuffix("_per_class")] = values[name]
@@ -116,6 +119,8 @@ def _request(values: dict[str, Any]) -> Request:
         label=values.get("label") or (),
         target=values.get("target") or (),
         data_options=own,
+        split=None if values.get("data") else split,
+        group=group,
         panel=values.get("panel") or (),
         constraints={name: values[name] for name in CONSTRAINTS if values.get(name) is not None},
         datasets=values.get("datasets"),

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from panelbench.errors import UnknownName
+from panelbench.data.specs import SplitSpec
+from panelbench.errors import ConfigError, UnknownName
 from panelbench.report import build
 from panelbench.report.grid import Grid
 from panelbench.report.results import EvaluatorRef, Results
 from panelbench.report.summary import Summary
+from panelbench.report.tables import metric_grid
 from panelbench.report.ways import agreement_grid, ways_grid
+from panelbench.suite.request import Request
 from panelbench.suite.specs import TableSpec
 from tests.reports import fake_results
 
@@ -145,6 +148,32 @@ def test_a_metric_that_nothing_gives_is_named() -> None:
         table("ways", metrics=("gene_prediction",))
     with pytest.raises(UnknownName, match="f1_makro"):
         table("agreement", metrics=("f1_makro",))
+
+
+def test_tables_say_that_groups_were_not_trained_on() -> None:
+    said = "Scored on groups of cells that were not trained on: visp (donor)."
+    for scheme in ("groups", "leave-one-group-out", "holdout"):
+        facts = {"visp": {"split": {"scheme": scheme, "group": "donor", "test": 0.2}}}
+        results = replace(several(), datasets=facts)
+        usual = metric_grid(Summary(results), TableSpec(name="f1"))
+        for caption in (table("ways", results).caption, usual.caption):
+            assert (said in caption) == (scheme != "holdout")
+
+
+def test_other_groups_are_asked_for_on_the_command_line() -> None:
+    asked = {"dataset": ("pbmc3k",), "split": "leave-one-group-out"}
+    (entry,) = Request(**asked, group="donor").resolve().datasets
+    assert entry.split == SplitSpec(scheme="leave-one-group-out", group="donor")
+    suite = Request(**asked, suite="panel-quality", group="donor").resolve()
+    assert [item.split for item in suite.datasets] == [entry.split]
+    with pytest.raises(
+        ConfigError, match=r"--split leave-one-group-out, data set pbmc3k.*needs 'gr"
+    ):
+        Request(**asked).resolve()
+    with pytest.raises(ConfigError, match="--group donor: the groups of her2st are its section"):
+        Request(dataset=("her2st",), split="groups", group="donor").resolve()
+    (known,) = Request(dataset=("her2st",), split="groups").resolve().datasets
+    assert known.split is not None and known.split.group == "section"
 
 
 def test_a_report_holds_both(tmp_path: Path) -> None:

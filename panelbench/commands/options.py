@@ -81,6 +81,15 @@ def grid(
         str | None,
         _option(_OWN, "--group", help="Column of obs with donors: none on both sides of a split."),
     ] = None,
+    split: Annotated[
+        str | None,
+        _option(
+            _GRID,
+            "--split",
+            help="Score on groups of cells not trained on: groups, or "
+            "leave-one-group-out (the group of the seed).",
+        ),
+    ] = None,
     hvg: Annotated[
         int | None, _option(_OWN, "--hvg", help="Keep this many highly variable genes.")
     ] = None,

@@ -183,7 +183,7 @@ def caption(
     ]
     if fixed:
         parts.append((text := ", ".join(fixed))[:1].upper() + text[1:])
-    parts.append(_scored_by(summary, entrants))
+    parts += [_scored_by(summary, entrants), other_groups(summary, [place for place, _ in columns])]
     parts += _sampled(summary, dict.fromkeys(place.dataset for place, _ in columns))
     if any(place.noise.fraction for place, _ in columns):
         parts.append(
@@ -215,6 +215,17 @@ def _sampled(summary: Summary, datasets: Iterable[str]) -> list[str]:
         + ", a sample by class; scored on all test cells"
         for most, names in found.items()
     ]  # fmt: skip
+
+
+def other_groups(summary: Summary, where: Sequence[Place]) -> str:
+    """Which data sets are scored on groups of cells (donors, batches) that were not trained on."""
+    found = {}
+    for place in where:
+        split = summary.results.datasets.get(place.dataset, {}).get("split") or {}
+        if split.get("scheme") in ("groups", "leave-one-group-out"):
+            found[place.dataset] = split["group"]
+    named = ", ".join(f"{dataset} ({group})" for dataset, group in found.items())
+    return f"Scored on groups of cells that were not trained on: {named}" if named else ""
 
 
 def _scored_by(summary: Summary, entrants: Sequence[Entrant]) -> str:

@@ -17,6 +17,7 @@ from panelbench.report.tables import (
     Notes,
     label_cell,
     marks,
+    other_groups,
     places,
     record_lines,
     score_cell,
@@ -110,7 +111,7 @@ def ways_grid(summary: Summary, spec: TableSpec) -> Grid:
         header=tuple((text,) for text in header),
         rows=tuple(body),
         stubs=2 if len(where) > 1 else 1,
-        caption=_caption(every, where),
+        caption=_caption(summary, every, where),
         notes=tuple(notes.texts),
         records=tuple(_ways_records(summary, spec, every, rows, where)),
     )
@@ -147,7 +148,7 @@ def _ways_records(
                     yield line
 
 
-def _caption(every: Sequence[Way], where: Sequence[Place]) -> str:
+def _caption(summary: Summary, every: Sequence[Way], where: Sequence[Place]) -> str:
     percent = [way.label for way in every if way.metric.percent]
     unit = "" if not percent else ", in percent"
     if percent and len(percent) < len(every):
@@ -159,6 +160,7 @@ def _caption(every: Sequence[Way], where: Sequence[Place]) -> str:
     ]
     if len(where) == 1:
         parts.append(_name(where[0]))
+    parts += filter(None, [other_groups(summary, where)])
     free = [way.label for way in every if not way.labelled]
     if free and len(free) < len(every):
         parts.append(f"Without labels: {', '.join(free)}; 1 is the best rank")

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from panelbench.data.catalogue import load_catalogues, own_data
-from panelbench.data.specs import DatasetSpec
+from panelbench.data.catalogue import find_dataset, load_catalogues, own_data
+from panelbench.data.specs import DatasetSpec, SplitSpec
 from panelbench.errors import ConfigError, UnknownName
 from panelbench.schema import load_yaml, parse
 from panelbench.suite import named
@@ -39,6 +39,9 @@ class Request:
     data
         A file or folder of one's own, with `label` (classes), `target` (numbers) and `data_options`
         (see `panelbench.data.catalogue.own_data`).
+    split, group
+        How data sets of the catalogue are split instead, ``groups`` or ``leave-one-group-out``,
+        and the column of ``obs`` with the groups, if it is not the one that is known.
     panel
         Files with genes to score; each is a row of its own, at its own size unless `k` is given.
     constraints
@@ -64,6 +67,8 @@ class Request:
     label: Sequence[str] = ()
     target: Sequence[str] = ()
     data_options: Mapping[str, Any] = field(default_factory=dict)
+    split: str | None = None
+    group: str | None = None
     panel: Sequence[Path] = ()
     constraints: Mapping[str, Any] = field(default_factory=dict)
     datasets: Path | None = None
@@ -120,7 +125,7 @@ class Request:
         if names:
             known = {entry.dataset: entry for entry in suite.datasets}
             changes["datasets"] = [known.get(n, DatasetEntry(dataset=n)) for n in names]
-        if self.task:
+        if self.task or self.split:
             entries = changes.get("datasets", suite.datasets)
             changes["datasets"] = [self._entry(entry) for entry in entries]
         if self.method or self.sets or self.panel:
@@ -148,7 +153,20 @@ class Request:
         return parse(SuiteSpec, {**dict(suite), **changes}, f"suite {suite.name} with options")
 
     def _entry(self, entry: DatasetEntry) -> DatasetEntry:
-        return entry.model_copy(update={"tasks": tuple(self.task)}) if self.task else entry
+        changes: dict[str, Any] = {"tasks": tuple(self.task)} if self.task else {}
+        if self.split:
+            changes["split"] = self._by_groups(entry)
+        return entry.model_copy(update=changes)
+
+    def _by_groups(self, entry: DatasetEntry) -> SplitSpec:
+        """The split that is asked for, of the groups that are named here or known."""
+        spec = find_dataset(entry.dataset, self.catalogue())
+        before = entry.split or spec.split
+        known = spec.group or before.group
+        if self.group and known not in (None, self.group):
+            raise ConfigError(f"--group {self.group}: the groups of {spec.id} are its {known}")
+        given = {"scheme": self.split, "group": self.group or known, "test": before.test}
+        return parse(SplitSpec, given, f"--split {self.split}, data set {spec.id}")
 
     def _methods(self, suite: Sequence[MethodEntry]) -> list[MethodEntry]:
         params: dict[str, dict[str, Any]] = {}
