@@ -13,7 +13,12 @@ from panelbench.registry import discover
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = {"igraph": "igraph", "lightning": "lightning", "scvi": "scvi-tools"}
+EXTRAS = {
+    "igraph": "igraph",
+    "lightning": "lightning",
+    "scvi": "scvi-tools",
+    "triku": "triku",
+}
 """Distributions behind imports that may not be installed here."""
 
 

@@ -162,10 +162,8 @@ class Request:
         """The split that is asked for, of the groups that are named here or known."""
         spec = find_dataset(entry.dataset, self.catalogue())
         before = entry.split or spec.split
-        known = spec.group or before.group
-        if self.group and known not in (None, self.group):
-            raise ConfigError(f"--group {self.group}: the groups of {spec.id} are its {known}")
-        given = {"scheme": self.split, "group": self.group or known, "test": before.test}
+        group = self.group or before.group or spec.group
+        given = {"scheme": self.split, "group": group, "test": before.test}
         return parse(SplitSpec, given, f"--split {self.split}, data set {spec.id}")
 
     def _methods(self, suite: Sequence[MethodEntry]) -> list[MethodEntry]:
