@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from panelbench.data.blocks import blocks, totals
 from panelbench.errors import DataError, hint
 from panelbench.method import Matrix
 
@@ -36,12 +37,20 @@ def values_of(X: Matrix) -> np.ndarray:
 
 def are_counts(X: Matrix) -> bool:
     """Whether every value is a whole number, zero or more."""
-    values = values_of(X)
+    return all(_whole(values_of(block)) for _, block in blocks(X))
+
+
+def _whole(values: np.ndarray) -> bool:
     if not values.size:
         return True
     return bool(
         values.min() >= 0 and np.isfinite(values).all() and (values == np.rint(values)).all()
     )
+
+
+def largest(X: Matrix) -> float:
+    """Largest value, 0 of an empty matrix."""
+    return max((float(values_of(block).max(initial=0)) for _, block in blocks(X)), default=0.0)
 
 
 def gene_names(adata: AnnData, where: str) -> None:
@@ -76,21 +85,20 @@ def matrix_values(X: Matrix, adata: AnnData, where: str, what: str = "X") -> Non
     DataError
         Naming the first such cell and gene.
     """
-    values = values_of(X)
-    if not values.size:
-        return
-    missing = ~np.isfinite(values)
-    if missing.any():
-        raise DataError(
-            f"{where}: {what} holds NaN or infinite values ({_place(X, missing, adata)}); "
-            "expression must be finite"
-        )
-    negative = values < 0
-    if negative.any():
-        raise DataError(
-            f"{where}: {what} holds negative values ({_place(X, negative, adata)}); "
-            f"scaled data cannot be used; {other_matrices(adata)}"
-        )
+    for start, block in blocks(X):
+        values = values_of(block)
+        missing = ~np.isfinite(values)
+        if missing.any():
+            raise DataError(
+                f"{where}: {what} holds NaN or infinite values "
+                f"({_place(block, missing, adata, start)}); expression must be finite"
+            )
+        negative = values < 0
+        if negative.any():
+            raise DataError(
+                f"{where}: {what} holds negative values ({_place(block, negative, adata, start)}); "
+                f"scaled data cannot be used; {other_matrices(adata)}"
+            )
 
 
 def counts(X: Matrix, adata: AnnData, where: str, what: str = "X") -> None:
@@ -102,26 +110,31 @@ def counts(X: Matrix, adata: AnnData, where: str, what: str = "X") -> None:
         Naming the first cell and gene with another value.
     """
     matrix_values(X, adata, where, what)
-    values = values_of(X)
-    broken = values != np.rint(values)
-    if broken.any():
-        raise DataError(
-            f"{where}: {what} should hold raw counts, but has values that are not whole numbers "
-            f"({_place(X, broken, adata)}, {values[broken][0]:g}); "
-            + ("--layer X reads X instead" if what == "counts" else other_matrices(adata))
-        )
+    for start, block in blocks(X):
+        values = values_of(block)
+        broken = values != np.rint(values)
+        if broken.any():
+            raise DataError(
+                f"{where}: {what} should hold raw counts, but has values that are not whole "
+                f"numbers ({_place(block, broken, adata, start)}, {values[broken][0]:g}); "
+                + ("--layer X reads X instead" if what == "counts" else other_matrices(adata))
+            )
 
 
-def _place(X: Matrix, wrong: np.ndarray, adata: AnnData) -> str:
-    """How many entries `wrong` (a mask over `values_of`) has, and cell and gene of the first."""
+def _place(X: Matrix, wrong: np.ndarray, adata: AnnData, start: int) -> str:
+    """How many entries `wrong` (a mask over `values_of`) has, and cell and gene of the first.
+
+    `start` cells came before; of a large file, entries are counted in this block.
+    """
     first = int(np.flatnonzero(wrong)[0])
     if isinstance(X, np.ndarray):
         row, column = divmod(first, X.shape[1])
     else:
         row = int(np.searchsorted(X.indptr, first, side="right")) - 1
         column = int(X.indices[first])
-    place = f"cell {adata.obs_names[row]!r}, gene {adata.var_names[column]!r}"
-    return f"{int(wrong.sum())} in all, first: {place}"
+    place = f"cell {adata.obs_names[start + row]!r}, gene {adata.var_names[column]!r}"
+    several = "in all" if X.shape[0] == adata.n_obs else "in one part of the file"
+    return f"{int(wrong.sum())} {several}, first: {place}"
 
 
 def are_ensembl_ids(names: Iterable[str]) -> bool:
@@ -144,8 +157,7 @@ def empty_cells(adata: AnnData, where: str) -> None:
     ------
     DataError
     """
-    totals = np.asarray(abs(adata.X).sum(axis=1)).ravel()
-    empty = np.flatnonzero(totals == 0)
+    empty = np.flatnonzero(totals(adata.X) == 0)
     if empty.size:
         raise DataError(
             f"{where}: {empty.size} of {adata.n_obs} cells have no counts at all (first: "

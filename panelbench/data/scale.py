@@ -44,8 +44,7 @@ def describe(X: Matrix) -> tuple[Kind, str]:
     evidence
         The values in words, for people.
     """
-    values = checks.values_of(X)
-    top = float(values.max(initial=0))
+    top = checks.largest(X)
     if checks.are_counts(X):
         return ("counts", f"whole numbers up to {top:g}") if top > 1 else ("binary", "0 and 1 only")
     evidence = f"real numbers up to {top:,.4g}"

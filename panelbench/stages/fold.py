@@ -6,14 +6,17 @@ applies them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from panelbench.data import blocks
+from panelbench.data.blocks import check_memory, is_stored, share_places, size_of, take
+from panelbench.data.large_genes import choose_genes_by_blocks, unsuited
 from panelbench.data.recipes import choose_genes, fit_scaling, resolve, split_recipe
-from panelbench.data.specs import GROUP, DatasetSpec
+from panelbench.data.specs import GROUP, DatasetSpec, Step
 from panelbench.data.splits import Split, split_cells
 from panelbench.data.steps import Scaling
 from panelbench.data.subsample import subsample
@@ -71,6 +74,8 @@ class Fold:
         columns = slice(None) if self.genes is None else self.genes
         layers = {name: _cut(layer, rows, columns) for name, layer in adata.layers.items()}
         X, state = _cut(adata.X, rows, columns), adata.uns["x"]
+        if is_stored(adata.X) and "counts" in layers:
+            X = share_places(X, layers["counts"])
         if self.mean is not None and self.std is not None:
             layers.setdefault(state, X)
             X, state = Scaling(self.mean, self.std, self.clip).apply(X), "scaled"
@@ -101,6 +106,8 @@ class Fold:
 
 def _cut(matrix: Matrix, rows: np.ndarray, columns: Any) -> Matrix:
     """Rows and columns of a matrix as CSR or C-contiguous array."""
+    if is_stored(matrix):
+        return take(matrix, rows, columns)
     part = matrix[rows]
     if not isinstance(columns, slice):
         part = part[:, columns]
@@ -118,6 +125,28 @@ def _thinned(split: Split, obs: pd.DataFrame, labels: np.ndarray, n: int, seed: 
         # Early stopping needs no cell of every class.
         validation = subsample(validation, np.full(len(obs), -1), groups, fewer, seed)
     return Split(subsample(split.train, labels, groups, n, seed), validation, split.test)
+
+
+def _fitted(
+    adata: AnnData, known: np.ndarray, steps: Sequence[Step]
+) -> tuple[np.ndarray | None, Scaling | None]:
+    """Genes and scaling that steps find on the cells that are no test cells."""
+    everything = Fold(known, known[:0], known[:0])
+    if is_stored(adata.X) and size_of(adata.X, known) > blocks.LARGE:
+        step = unsuited(adata, steps)
+        if step is None:
+            genes = choose_genes_by_blocks(adata, known, steps)
+            if not any(step.name == "scale" for step in steps):
+                return genes, None
+            return genes, fit_scaling(replace(everything, genes=genes).take(adata, known), steps)
+        check_memory(
+            adata.X,
+            f"recipe step {step!r} needs all training cells in memory; --max-cells N takes a "
+            "sample of them, and hvg alone (flavor seurat or seurat_v3) needs none",
+        )
+    cells = everything.take(adata, known)
+    genes = choose_genes(cells, steps)
+    return genes, fit_scaling(cells if genes is None else cells[:, genes].copy(), steps)
 
 
 def fit_fold(adata: AnnData, spec: DatasetSpec, seed: int) -> Fold:
@@ -152,11 +181,8 @@ def fit_fold(adata: AnnData, spec: DatasetSpec, seed: int) -> Fold:
     genes, scaling = None, None
     if steps:
         known = np.sort(np.concatenate([split.train, split.validation]))
-        bare = Fold(split.train, split.validation, split.test)
-        cells = bare.take(adata, known)
         try:
-            genes = choose_genes(cells, steps)
-            scaling = fit_scaling(cells if genes is None else cells[:, genes].copy(), steps)
+            genes, scaling = _fitted(adata, known, steps)
         except DataError as error:
             raise DataError(f"{spec.id}, split {seed}: {error}") from error
     if scaling is None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from panelbench.data.blocks import is_large, open_stored
 from panelbench.errors import DataError, NotApplicable
 from panelbench.method import Matrix, Needs
 
@@ -26,7 +27,7 @@ INPUTS, SPATIAL = "inputs", "spatial"
 
 
 def load(path: Path) -> AnnData:
-    """Read a prepared file.
+    """Read a prepared file; of a large one, the matrices stay there (see `data.blocks`).
 
     Raises
     ------
@@ -36,7 +37,9 @@ def load(path: Path) -> AnnData:
     import anndata
 
     try:
-        adata = anndata.read_h5ad(path)
+        adata = _large(path)
+        if adata is None:
+            adata = anndata.read_h5ad(path)
     except MemoryError:
         raise
     except Exception as error:  # h5py and anndata raise many kinds for a damaged file
@@ -46,6 +49,19 @@ def load(path: Path) -> AnnData:
     if STAMP not in adata.uns:
         raise DataError(f"{path}: not a prepared file; run preprocess (or use --data)")
     return adata
+
+
+def _large(path: Path) -> AnnData | None:
+    """A prepared file whose matrices stay on disk; None of a small one."""
+    import h5py
+    from anndata.io import read_elem
+
+    file = h5py.File(path, "r")
+    if not is_large(file["X"]):
+        file.close()
+        return None
+    parts = {name: read_elem(file[name]) for name in ("obs", "var", "obsm", "uns")}
+    return open_stored({"X": file["X"], **dict(file["layers"].items())}, **parts)
 
 
 def gene_names(path: Path) -> list[str]:

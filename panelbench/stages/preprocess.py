@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.data import checks
+from panelbench.data.blocks import is_stored
 from panelbench.data.fetch import downloaded, fetch
 from panelbench.data.read import read
 from panelbench.data.recipes import apply, resolve, split_recipe
 from panelbench.data.specs import GROUP, DatasetSpec, TaskSpec
 from panelbench.errors import ConfigError, DataError, hint
 from panelbench.records.files import replacing
+from panelbench.stages.large import by_blocks, write_by_blocks
 from panelbench.stages.prepared import INPUTS, SPATIAL, STAMP
 
 if TYPE_CHECKING:
@@ -75,21 +77,28 @@ def prepare(
         if not kept:
             raise
         raise DataError(f"{error}; should the download be damaged, delete {kept}") from error
-    for step in fixed:
-        try:
+
+    def finished(adata: AnnData) -> tuple[AnnData, dict[str, Any]]:
+        if adata.uns["x"] == "normalized":
+            raise ConfigError(
+                f"{spec.id}: at the end of the recipe, values are normalised but no logarithms: "
+                "add log1p"
+            )
+        prepared, facts = _assemble(adata, spec, where)
+        facts["notes"] = [*adata.uns["notes"], *(_fold_note(s.name, s.options) for s in fitted)]
+        stamp = {"dataset": spec.id, "recipe": [s.model_dump(mode="json") for s in steps]}
+        prepared.uns[STAMP] = json.dumps({**stamp, "facts": facts})
+        return prepared, facts
+
+    try:
+        large = is_stored(adata.X) and by_blocks(adata, fixed)
+        for step in () if large else fixed:
             adata = apply(adata, step)
-        except DataError as error:
-            raise DataError(f"{where}: {error}") from error
-    if adata.uns["x"] == "normalized":
-        raise ConfigError(
-            f"{spec.id}: at the end of the recipe, values are normalised but no logarithms: add "
-            "log1p"
-        )
-    notes = [*adata.uns["notes"], *(_fold_note(s.name, s.options) for s in fitted)]
-    prepared, facts = _assemble(adata, spec, where)
-    facts["notes"] = notes
-    stamp = {"dataset": spec.id, "recipe": [s.model_dump(mode="json") for s in steps]}
-    prepared.uns[STAMP] = json.dumps({**stamp, "facts": facts})
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+    if large:
+        return write_by_blocks(adata, fixed, target, where, finished)
+    prepared, facts = finished(adata)
     _write(prepared, target)
     return facts
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from panelbench.data.blocks import totals
 from panelbench.data.specs import TaskSpec
 from panelbench.errors import NotApplicable
 from panelbench.method import Target
@@ -118,7 +119,7 @@ def depth_of(cells: AnnData) -> np.ndarray | None:
     """Total count of each cell over all genes of the prepared data set, float64; None without."""
     if "counts" not in cells.layers:
         return None
-    return np.asarray(cells.layers["counts"].sum(axis=1), dtype=np.float64).ravel()
+    return totals(cells.layers["counts"])
 
 
 def _names(cells: AnnData, task: TaskSpec) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from panelbench.data import checks
+from panelbench.data.blocks import is_stored
 from panelbench.data.readers._shared import Files, read_table, tidy
 from panelbench.data.scale import TOO_LARGE, describe
 from panelbench.errors import ConfigError, DataError, hint
@@ -57,16 +58,21 @@ def finish(
     layer, x, told = matrix_of(list(source.layers), layer, x)
     matrix, var = _matrix(source, layer, where)
     obs, missing = (source.obs, []) if labels is None else labelled(source.obs, labels, where)
-    adata = anndata.AnnData(X=tidy(matrix), obs=obs, var=var, obsm=dict(source.obsm))
+    adata = anndata.AnnData(X=_kept(matrix), obs=obs, var=var, obsm=dict(source.obsm))
     state = _state(adata, source, x, where, layer)
     notes = [*notes, *told, *missing]
     if state == "counts":
         adata.layers["counts"] = adata.X
-    elif layer is None and source.raw is not None and checks.are_counts(tidy(source.raw.X)):
+    elif layer is None and source.raw is not None and checks.are_counts(_kept(source.raw.X)):
         notes.append("the file has counts in .raw, which are not used; --layer raw reads them")
     notes += name_genes(adata, gene_names, where)
     adata.uns.update(x=state, notes=notes)
     return adata
+
+
+def _kept(matrix: Any) -> Any:
+    """A matrix as CSR or array of float32; what is on disk stays there."""
+    return matrix if is_stored(matrix) else tidy(matrix)
 
 
 def matrix_of(layers: list[str], layer: str | None, x: Held) -> tuple[str | None, Held, list[str]]:
@@ -105,7 +111,7 @@ def _state(adata: AnnData, source: AnnData, x: Held, where: str, layer: str | No
         checks.counts(adata.X, of, where, what)
         return "counts"
     checks.matrix_values(adata.X, of, where, what)
-    top = float(checks.values_of(adata.X).max(initial=0))
+    top = checks.largest(adata.X)
     kind, evidence = ("lognorm", "") if x == "lognorm" else describe(adata.X)
     others = checks.other_matrices(source if layer is None else adata)
     return state_of(kind, evidence, top, x, f"{where}: {what}", others)
