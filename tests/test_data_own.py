@@ -15,6 +15,7 @@ import pytest
 import scipy.io
 from scipy import sparse
 
+from panelbench.data import blocks
 from panelbench.data.catalogue import own_data
 from panelbench.data.fetch import fetch, source_checksum
 from panelbench.data.read import read
@@ -223,6 +224,21 @@ def test_labels_may_stand_beside_an_h5ad_and_replace_a_column(tmp_path: Path) ->
     other.to_csv(tmp_path / "clusters.csv", sep=";")
     cells = found(h5ad(tmp_path), tmp_path / "clusters.csv")
     assert cells.obs["kind"].tolist() == [7.0, 8.0] * (N // 2)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_places_of_different_widths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    path = h5ad(tmp_path)
+    with h5py.File(path, "a") as file:
+        ends = file["X/indptr"][()].astype(np.int64)
+        del file["X/indptr"]
+        file["X/indptr"] = ends
+    if large:
+        monkeypatch.setattr(blocks, "LARGE", 0)
+    X = found(path).X
+    np.testing.assert_array_equal(X[:].toarray(), COUNTS)
 
 
 def test_damaged_files_are_said_to_be(tmp_path: Path) -> None:

@@ -103,7 +103,9 @@ def blocks(matrix: Any, rows: np.ndarray | None = None) -> Iterator[tuple[int, M
 def _tidy(block: csr_matrix) -> csr_matrix:
     from scipy import sparse
 
-    csr = sparse.csr_matrix(block, dtype=np.float32)
+    # Made of its arrays, so that places of different widths in the file become alike.
+    parts = (block.data.astype(np.float32, copy=False), block.indices, block.indptr)
+    csr = sparse.csr_matrix(parts, shape=block.shape)
     csr.sum_duplicates()
     csr.eliminate_zeros()
     return csr
@@ -220,7 +222,8 @@ class Writer:
     def close(self) -> None:
         """Write what is known at the end."""
         ends = np.cumsum(np.concatenate(self.lengths))
-        self.group["indptr"] = ends
+        # As scipy has it: both kinds of places are 32 bits wide, where they fit.
+        self.group["indptr"] = ends.astype(np.int32 if ends[-1] < 2**31 else np.int64)
         self.group.attrs["encoding-type"] = "csr_matrix"
         self.group.attrs["encoding-version"] = "0.1.0"
         self.group.attrs["shape"] = (len(ends) - 1, self.n_columns)

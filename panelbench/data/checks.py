@@ -40,17 +40,22 @@ def are_counts(X: Matrix) -> bool:
     return all(_whole(values_of(block)) for _, block in blocks(X))
 
 
+def survey(X: Matrix) -> tuple[bool, float]:
+    """Whether a matrix holds counts, and its largest value (0 of an empty one), by one look."""
+    whole, top = True, 0.0
+    for _, block in blocks(X):
+        values = values_of(block)
+        whole = whole and _whole(values)
+        top = max(top, float(values.max(initial=0)))
+    return whole, top
+
+
 def _whole(values: np.ndarray) -> bool:
     if not values.size:
         return True
     return bool(
         values.min() >= 0 and np.isfinite(values).all() and (values == np.rint(values)).all()
     )
-
-
-def largest(X: Matrix) -> float:
-    """Largest value, 0 of an empty matrix."""
-    return max((float(values_of(block).max(initial=0)) for _, block in blocks(X)), default=0.0)
 
 
 def gene_names(adata: AnnData, where: str) -> None:

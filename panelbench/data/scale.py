@@ -28,13 +28,15 @@ _WHOLE = 0.25
 _CELLS = 2000
 
 
-def describe(X: Matrix) -> tuple[Kind, str]:
+def describe(X: Matrix, survey: tuple[bool, float] | None = None) -> tuple[Kind, str]:
     """What a matrix holds, judged by its values.
 
     Parameters
     ----------
     X
         Cells x genes; finite and not negative.
+    survey
+        What `checks.survey` says of it, if it is known.
 
     Returns
     -------
@@ -44,8 +46,8 @@ def describe(X: Matrix) -> tuple[Kind, str]:
     evidence
         The values in words, for people.
     """
-    top = checks.largest(X)
-    if checks.are_counts(X):
+    whole, top = survey or checks.survey(X)
+    if whole:
         return ("counts", f"whole numbers up to {top:g}") if top > 1 else ("binary", "0 and 1 only")
     evidence = f"real numbers up to {top:,.4g}"
     rows = np.unique(np.linspace(0, X.shape[0] - 1, _CELLS).astype(int))

@@ -1,10 +1,11 @@
 """A file that is larger than it need be in memory: seconds and peak memory of each stage.
 
 `make` writes synthetic counts below a folder, a block of cells at a time: classes of unequal size,
-gene expression with a long tail, and for each class genes that are higher in it. `measure`
-prepares the file, lets methods choose and scores panels, each by a command of its own, and prints a
-Markdown table. Seconds and peak are those of the command with all its processes (the peak of the
-largest); seconds of the method alone are in brackets. Neural methods get a sample (--max-cells).
+gene expression with a long tail, and for each class genes that are higher in it; 50,000 different
+cells, each of which occurs many times, since to draw each anew takes long. `measure` prepares the
+file, lets methods choose and scores panels, each by a command of its own, and prints a Markdown
+table. Seconds and peak are those of the command with all its processes (the peak of the largest);
+seconds of the method or evaluator alone are in brackets. With `:sample` a method gets --max-cells.
 
     python tests/perf/large.py make /data/large --cells 1000000 --genes 10000
     python tests/perf/large.py measure /data/large --method mrmr-f --method wilcoxon
@@ -19,11 +20,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 CLASSES, MARKERS = 15, 40
-BLOCK = 10_000
+BLOCK, POOL = 10_000, 50_000
 
 
 def make(folder: Path, cells: int, genes: int, per_cell: int) -> None:
@@ -42,26 +44,17 @@ def make(folder: Path, cells: int, genes: int, per_cell: int) -> None:
         row[rng.choice(genes, MARKERS, replace=False)] *= rng.uniform(3, 10, MARKERS)
     ladders = np.cumsum(rates / rates.sum(axis=1, keepdims=True), axis=1)
     shares = rng.dirichlet(np.full(CLASSES, 2.0))
-    kind = rng.choice(CLASSES, size=cells, p=shares)
+    pool = rng.choice(CLASSES, size=min(cells, POOL), p=shares)
+    parts = range(0, len(pool), BLOCK)
+    X = sparse.vstack([drawn(pool[i : i + BLOCK], ladders, per_cell, rng) for i in parts], "csr")
+    cell = rng.permutation(np.arange(cells) % len(pool))
     folder.mkdir(parents=True, exist_ok=True)
     with h5py.File(folder / "large.h5ad", "w") as file:
         writer = Writer(file, "X", genes)
         for start in range(0, cells, BLOCK):
-            within = kind[start : start + BLOCK]
-            depth = rng.poisson(per_cell * rng.gamma(8.0, 1 / 8, size=len(within))) + 1
-            columns = np.empty(depth.sum(), dtype=np.int32)
-            of = np.repeat(within, depth)
-            for code in range(CLASSES):
-                mine = of == code
-                columns[mine] = np.searchsorted(ladders[code], rng.random(int(mine.sum())))
-            ends = np.concatenate([[0], np.cumsum(depth)])
-            ones = np.ones(len(columns), dtype=np.float32)
-            np.minimum(columns, genes - 1, out=columns)
-            block = sparse.csr_matrix((ones, columns, ends), shape=(len(within), genes))
-            block.sum_duplicates()
-            writer.append(block)
+            writer.append(X[cell[start : start + BLOCK]])
         writer.close()
-        labels = pd.Categorical([f"type {code}" for code in kind])
+        labels = pd.Categorical([f"type {code}" for code in pool[cell]])
         names = [f"c{index}" for index in range(cells)]
         write_elem(file, "obs", pd.DataFrame({"kind": labels}, index=names))
         write_elem(file, "var", pd.DataFrame(index=[f"GENE{index}" for index in range(genes)]))
@@ -69,6 +62,24 @@ def make(folder: Path, cells: int, genes: int, per_cell: int) -> None:
         values = file["X/data"].shape[0]
     size = (folder / "large.h5ad").stat().st_size / 2**30
     print(f"{cells:,} x {genes:,}, {values / cells / genes:.1%} not zero, {size:.1f} GB")
+
+
+def drawn(kind: np.ndarray, ladders: np.ndarray, per_cell: int, rng: np.random.Generator) -> Any:
+    """Counts of cells of these classes, CSR."""
+    from scipy import sparse
+
+    depth = rng.poisson(per_cell * rng.gamma(8.0, 1 / 8, size=len(kind))) + 1
+    columns = np.empty(depth.sum(), dtype=np.int32)
+    of = np.repeat(kind, depth)
+    for code, ladder in enumerate(ladders):
+        mine = of == code
+        columns[mine] = np.searchsorted(ladder, rng.random(int(mine.sum())))
+    np.minimum(columns, ladders.shape[1] - 1, out=columns)
+    ends = np.concatenate([[0], np.cumsum(depth)])
+    ones = np.ones(len(columns), dtype=np.float32)
+    block = sparse.csr_matrix((ones, columns, ends), shape=(len(kind), ladders.shape[1]))
+    block.sum_duplicates()
+    return block
 
 
 def command(folder: Path, *words: str) -> tuple[float, float, int, str]:

@@ -110,11 +110,12 @@ def _state(adata: AnnData, source: AnnData, x: Held, where: str, layer: str | No
     if x == "counts":
         checks.counts(adata.X, of, where, what)
         return "counts"
-    checks.matrix_values(adata.X, of, where, what)
-    top = checks.largest(adata.X)
-    kind, evidence = ("lognorm", "") if x == "lognorm" else describe(adata.X)
+    survey = checks.survey(adata.X)
+    if not survey[0]:
+        checks.matrix_values(adata.X, of, where, what)
+    kind, evidence = ("lognorm", "") if x == "lognorm" else describe(adata.X, survey)
     others = checks.other_matrices(source if layer is None else adata)
-    return state_of(kind, evidence, top, x, f"{where}: {what}", others)
+    return state_of(kind, evidence, survey[1], x, f"{where}: {what}", others)
 
 
 def state_of(kind: str, evidence: str, top: float, x: Held, what: str, others: str) -> str:

@@ -120,6 +120,9 @@ def tidy(matrix: Any) -> Matrix:
     if not sparse.issparse(matrix):
         return np.ascontiguousarray(matrix, dtype=np.float32)
     csr = sparse.csr_matrix(matrix, dtype=np.float32)
+    if csr.indices.dtype != csr.indptr.dtype:
+        # Some files have places of different widths, which scipy does not take.
+        csr = sparse.csr_matrix((csr.data, csr.indices, csr.indptr), shape=csr.shape)
     csr.sum_duplicates()
     csr.eliminate_zeros()
     return csr
