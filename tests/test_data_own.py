@@ -276,3 +276,17 @@ def test_the_content_of_every_file_counts(tmp_path: Path) -> None:
     )
     chunk.write_bytes(chunk.read_bytes() + b"0")
     assert len({first, second, source_checksum(spec, tmp_path / "downloads")}) == 3
+
+
+def test_the_labels_say_where_the_cells_are(tmp_path: Path) -> None:
+    cells = [f"cell{i}" for i in range(N)]
+    path = tmp_path / "plain.csv"
+    pd.DataFrame(COUNTS.T.astype(int), index=GENES, columns=cells).to_csv(path)
+    assert found(path, labels(tmp_path, cells=cells)).shape == (N, D)
+    pd.DataFrame(COUNTS.astype(int), index=cells, columns=IDS).to_csv(path)
+    assert found(path, labels(tmp_path, cells=cells)).shape == (N, D)
+    # Names alone would not tell.
+    pd.DataFrame(COUNTS.T.astype(int), index=[f"x{i}" for i in range(D)], columns=cells).to_csv(
+        path
+    )
+    assert found(path, labels(tmp_path, cells=cells)).shape == (N, D)
