@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
+import yaml
 from scipy import sparse
 
 from panelbench.data import blocks
-from panelbench.data.catalogue import own_data
+from panelbench.data.catalogue import load_catalogue, own_data
 from panelbench.data.fetch import fetch, source_checksum
 from panelbench.data.read import read
 from panelbench.errors import ConfigError, DataError
@@ -290,3 +291,24 @@ def test_the_labels_say_where_the_cells_are(tmp_path: Path) -> None:
         path
     )
     assert found(path, labels(tmp_path, cells=cells)).shape == (N, D)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("write", [tenx_h5, mtx, loom, zarr], ids=lambda write: write.__name__)
+def test_data_sets_of_a_catalogue(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    path, table = write(tmp_path), labels(tmp_path)
+    folder = path if write is mtx else tmp_path
+    names = [p.name for p in sorted(path.iterdir())] if write is mtx else [path.name]
+    reader = {"tenx_h5": "tenx-h5", "mtx": "tenx-mtx"}.get(write.__name__, write.__name__)
+    entry = {
+        "reader": reader,
+        "reader_options": {"labels": table.name},
+        "files": [{"name": name} for name in (*names, table.name)],
+        "tasks": [{"name": "kind"}],
+    }
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"mine": entry}))
+    spec = load_catalogue(tmp_path / "data.yaml")["mine"]
+    mirrors = [folder, tmp_path]
+    assert len(source_checksum(spec, tmp_path / "downloads", mirrors)) == 32
+    cells = read(spec, fetch(spec, tmp_path / "downloads", mirrors))
+    assert cells.obs["kind"].tolist() == KINDS and cells.shape == (N, D)

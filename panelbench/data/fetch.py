@@ -133,7 +133,7 @@ def _fetch_one(
     pin = _pin(spec, file, downloads)
     expected, found = file.sha256 or _recorded(pin), _digest_of(path, downloads)
     if expected is None:
-        wrong = complaint(path, file.name)
+        wrong = complaint(path, file.name) if path.is_file() else None
         if wrong:
             raise DataError(f"{spec.id}: {path} {wrong}; delete it and try again")
         pin.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ def _local(spec: DatasetSpec, file: SourceFile) -> Path | None:
 def _mirrored(file: SourceFile, mirrors: Sequence[Path]) -> Path | None:
     for folder in mirrors:
         path = folder / Path(file.name).name
-        if path.is_file():
+        if path.exists():
             return path
     return None
 
