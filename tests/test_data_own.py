@@ -21,6 +21,8 @@ from panelbench.data.catalogue import load_catalogue, own_data
 from panelbench.data.fetch import fetch, source_checksum
 from panelbench.data.read import read
 from panelbench.errors import ConfigError, DataError
+from panelbench.stages.prepared import load
+from panelbench.stages.preprocess import prepare
 
 rng = np.random.default_rng(0)
 N, D = 14, 6
@@ -225,6 +227,18 @@ def test_labels_may_stand_beside_an_h5ad_and_replace_a_column(tmp_path: Path) ->
     other.to_csv(tmp_path / "clusters.csv", sep=";")
     cells = found(h5ad(tmp_path), tmp_path / "clusters.csv")
     assert cells.obs["kind"].tolist() == [7.0, 8.0] * (N // 2)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_large_zarr_store_stays_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = zarr(tmp_path)
+    monkeypatch.setattr(blocks, "LARGE", 0)
+    cells = found(path)
+    assert blocks.is_stored(cells.X) and cells.obs["kind"].tolist() == KINDS
+    np.testing.assert_array_equal(cells.X[:].toarray(), COUNTS)
+    prepare(own_data(path, ["kind"]), tmp_path / "p.h5ad", tmp_path)
+    prepared = load(tmp_path / "p.h5ad")
+    np.testing.assert_array_equal(prepared.layers["counts"][:].toarray(), COUNTS)
 
 
 @pytest.mark.parametrize("large", [False, True])

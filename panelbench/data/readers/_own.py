@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from panelbench.data import checks
-from panelbench.data.blocks import is_stored
+from panelbench.data.blocks import is_large, is_stored, open_stored, stored
 from panelbench.data.readers._shared import Files, read_table, tidy
 from panelbench.data.scale import TOO_LARGE, describe
 from panelbench.errors import ConfigError, DataError, hint
@@ -170,6 +170,32 @@ def name_genes(adata: AnnData, column: str | None, where: str) -> list[str]:
     if found is None:
         return []
     return [f"genes are named by Ensembl ids; --gene-names {found} names them by symbols"]
+
+
+def open_large(root: Any, path: Path) -> AnnData | None:
+    """An AnnData in HDF5 or Zarr with a matrix that is large, and stays there; None without one.
+
+    Raises
+    ------
+    DataError
+        When the rest of it cannot be read.
+    """
+    from anndata.io import read_elem
+
+    matrices = {name: root[name] for name in ("X", "raw/X") if name in root}
+    if "layers" in root:
+        matrices |= {name: root[f"layers/{name}"] for name in root["layers"]}
+    if not any(is_large(group) for group in matrices.values()):
+        return None
+    try:
+        parts = {name: read_elem(root[name]) for name in ("obs", "var", "obsm") if name in root}
+        if "raw/X" in matrices:
+            parts["raw"] = {"X": stored(matrices.pop("raw/X")), "var": read_elem(root["raw/var"])}
+        return open_stored(matrices, **parts)
+    except MemoryError:
+        raise
+    except Exception as error:  # anndata raises many kinds for what is damaged
+        raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
 
 
 # -- labels from a table -------------------------------------------------------------------

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from panelbench.data.blocks import is_large, open_stored, stored
-from panelbench.data.readers._own import Held, apart, finish
+from panelbench.data.readers._own import Held, apart, finish, open_large
 from panelbench.data.readers._shared import Files, only, open_h5ad
-from panelbench.errors import DataError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -45,24 +43,12 @@ def read(
 def _large(path: Path) -> AnnData | None:
     """A file with a matrix that stays on disk, or None."""
     import h5py
-    from anndata.io import read_elem
 
     if not (path.is_file() and h5py.is_hdf5(path)):
         return None
     # It stays open as long as its matrices are in use.
     file = h5py.File(path, "r")
-    matrices = {name: file[name] for name in ("X", "raw/X") if name in file}
-    if isinstance(file.get("layers"), h5py.Group):
-        matrices |= dict(file["layers"].items())
-    if not any(is_large(group) for group in matrices.values()):
+    found = open_large(file, path)
+    if found is None:
         file.close()
-        return None
-    try:
-        parts = {name: read_elem(file[name]) for name in ("obs", "var", "obsm") if name in file}
-        if "raw/X" in matrices:
-            parts["raw"] = {"X": stored(matrices.pop("raw/X")), "var": read_elem(file["raw/var"])}
-        return open_stored(matrices, **parts)
-    except MemoryError:
-        raise
-    except Exception as error:  # h5py and anndata raise many kinds for a damaged file
-        raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
+    return found

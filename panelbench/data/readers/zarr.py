@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from panelbench.data.readers._own import Held, apart, finish
+from panelbench.data.readers._own import Held, apart, finish, open_large
 from panelbench.data.readers._shared import Files, only
 from panelbench.errors import DataError
 
@@ -21,13 +21,17 @@ def read(
     labels: str | None = None,
     make_unique: bool = False,
 ) -> AnnData:
-    """Read a Zarr store that AnnData has written; options as of `panelbench.data.readers.h5ad`."""
+    """Read a Zarr store that AnnData has written; of a large one, the matrix stays there.
+
+    Options as of `panelbench.data.readers.h5ad`.
+    """
     import anndata
+    import zarr
 
     files, table = apart(files, labels)
     path = only(files)
     try:
-        source = anndata.read_zarr(path)
+        source = open_large(zarr.open_group(path, mode="r"), path) or anndata.read_zarr(path)
     except MemoryError:
         raise
     except Exception as error:  # zarr and anndata raise many kinds for what is no such store
