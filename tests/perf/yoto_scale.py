@@ -1,4 +1,4 @@
-"""One epoch of YOTO at the size of VISp: seconds and peak memory, by genes and by k.
+"""One epoch of `joint` at the size of VISp: seconds and peak memory, by genes and by k.
 
     python tests/perf/yoto_scale.py --genes 10000 --k 64
     python tests/perf/yoto_scale.py                        # the whole table
@@ -69,7 +69,7 @@ def measure(n_genes: int, k: int, points: int, steps: int, queue: Any) -> None:
     torch.set_num_threads(1)
     task = make_task(n_genes, k)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    settings = yoto.settings(yoto.Params())
+    settings = yoto.settings(yoto.Params(preset="joint"))
     trainer = Trainer(task, settings)
     in_mask = [0.0]
 
