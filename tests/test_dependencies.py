@@ -14,9 +14,11 @@ from panelbench.registry import discover
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = {
+    "distributed": "distributed",
     "igraph": "igraph",
     "lightning": "lightning",
     "scvi": "scvi-tools",
+    "torchvision": "torchvision",
     "triku": "triku",
 }
 """Distributions behind imports that may not be installed here."""
