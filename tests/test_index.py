@@ -203,6 +203,20 @@ def test_the_first_genes_of_a_ranking_are_known(
     assert (found[2], found[-1], list(found)) == ("g2", "g8", ranking)
 
 
+@pytest.mark.parametrize(("classes", "opened"), [(index.CLASSES, 0), (index.CLASSES + 1, 1)])
+def test_scores_of_few_classes_are_known(
+    store: Store, monkeypatch: pytest.MonkeyPatch, classes: int, opened: int
+) -> None:
+    scores = {f"class {number}": 0.5 for number in range(classes)}
+    store.write(_record(KEYS[3], stage="evaluate", result={"per_class_f1": scores}))
+    _look(store)
+    seen: list[str] = []
+    plain = Store.read
+    monkeypatch.setattr(Store, "read", lambda self, a, n: seen.append(n) or plain(self, a, n))
+    (found,) = Snapshot(store).attempts(replace(PLACE, key=KEYS[3]))
+    assert found.result["per_class_f1"] == scores and len(seen) == opened
+
+
 def test_the_index_may_be_deleted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     _look(store)
     (path,) = store.root.glob("index/*/*.json")

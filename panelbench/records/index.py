@@ -31,14 +31,18 @@ MANY = 2000
 SETTLED = 5.0
 """Seconds for which a file is not indexed: its times could not tell two of its contents apart."""
 
+CLASSES = 30
+"""Classes up to which the index has the F1 of each."""
+
 _PLAIN = ("stage", "question", "status", "reason", "asked", "cost", "warnings", "started",
           "ended")  # fmt: skip
 _HEADS: dict[str, tuple[str, ...]] = {
-    "result": ("panel", "selection", "panel_size", "genes_read", "metrics", "notes", "info"),
+    "result": ("panel", "selection", "panel_size", "genes_read", "metrics", "per_class_f1", "notes",
+               "info"),
     "identity": ("source",),
     "outside": (),
     "environment": (),
-}
+}  # fmt: skip
 """What the index has of the large parts of a record; the rest is read when it is asked for."""
 _HEADS_OF_SELECTION = {**_HEADS, "environment": ("host", "versions")}
 
@@ -347,6 +351,9 @@ def _brief(record: Record) -> dict[str, Any]:
     for part, names in heads.items():
         if whole := getattr(record, part):
             found[part] = {name: whole[name] for name in names if name in whole}
+    by_class = record.result.get("per_class_f1")
+    if isinstance(by_class, dict) and len(by_class) > CLASSES:
+        del found["result"]["per_class_f1"]
     ranking = record.result.get("ranking")
     if isinstance(ranking, list):
         found["leading"] = ranking[: _asked_size(record)], len(ranking)

@@ -76,8 +76,10 @@ def save(figure: Figure) -> dict[str, bytes]:
     svg, png = io.BytesIO(), io.BytesIO()
     # Laid out once for both; "tight" would do so for each, and draw each twice.
     figure.set_dpi(_DPI)
-    figure.draw_without_rendering()
-    figure.set_layout_engine(None)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
     box = figure.get_tightbbox().padded(_MARGIN)
     # The resolution is that of the parts that are rasterised.
     figure.savefig(svg, format="svg", dpi=_DPI, bbox_inches=box, metadata={"Date": None})

@@ -4,7 +4,7 @@
 sizes, 12 seeds, 4 evaluators, every run once under its key and once under that of older code.
 `measure` runs commands on it and prints one Markdown table; with `--code DIR` (repeatable) the
 commands are those of other checkouts, in turn with this one. `cold` is without a read index,
-`warm` with one.
+`warm` with one. A report is made anew, or where there is one of a record less.
 
     python tests/perf/scale.py make /data/scale
     python tests/perf/scale.py measure /data/scale --code ../older-checkout
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,7 @@ COMMANDS = {
     "list runs": ("list", "runs"),
     "run --dry-run": ("run", *GRID, "--dry-run"),
     "report": ("report", *GRID),
+    "report, one record more": ("report", *GRID),
     "run --shard 7/100, all done": ("run", *GRID, "--shard", "7/100"),
     "run --dry-run, 200,000 to do": ("run", *LARGE, "--dry-run"),
 }
@@ -229,6 +231,20 @@ def timed(folder: Path, code: Path, words: Iterable[str]) -> tuple[float, float,
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
+@contextmanager
+def one_more(folder: Path) -> Iterator[None]:
+    """An evaluation has been done once more while a block runs, with other scores."""
+    for path in sorted(folder.glob("results/runs/grid-0/*/*/*.json")):
+        record = json.loads(path.read_text())
+        if record["result"].get("metrics") and record["identity"]["code"] != "0" * 32:
+            break
+    record["result"]["metrics"] = dict.fromkeys(record["result"]["metrics"], 0.5)
+    later = path.with_name(f"2027{path.name[4:]}")
+    later.write_text(json.dumps(record))
+    yield
+    later.unlink()
+
+
 def measure(folder: Path, codes: list[Path], only: list[str]) -> None:
     """Run every command with every checkout, without an index and with one."""
     records = sum(1 for _ in folder.glob("results/runs/*/*/*/*.json"))
@@ -241,8 +257,12 @@ def measure(folder: Path, codes: list[Path], only: list[str]) -> None:
             shutil.rmtree(folder / "results" / "index", ignore_errors=True)
             found = []
             for _ in range(2):
-                shutil.rmtree(folder / "results" / "reports", ignore_errors=True)
-                found.append(timed(folder, code, words))
+                if "one record more" not in name:
+                    shutil.rmtree(folder / "results" / "reports", ignore_errors=True)
+                    found.append(timed(folder, code, words))
+                    continue
+                with one_more(folder):
+                    found.append(timed(folder, code, words))
             cells = [name, code.name, f"{0 if 'none' in words else records:,}"]
             cells += [f"{value:.1f}" for seconds, cpu, _ in found for value in (seconds, cpu)]
             cells += [f"{max(peak for *_, peak in found):.0f}", f"{os.getloadavg()[0]:.1f}"]
