@@ -70,6 +70,10 @@ def pack(store: Store, name: str, records: Iterable[Record]) -> Packed:
             _same(loose[name], old[name].read(), path)
         if new:
             _write(path, old, new, still)
+        if loose:
+            # Also where a call before was killed right after it had written the archive.
+            for folder in (path.parent, store.root):
+                _sync(folder)
         total = sum(file.stat().st_size for file in loose.values())
         for file in loose.values():
             file.unlink(missing_ok=True)
@@ -150,8 +154,6 @@ def _write(
             if zlib.crc32(written[name].read()) != total:
                 raise PackError(f"{path}: {name} is not read back as it was written")
         still()
-    for folder in (path.parent, path.parent.parent):
-        _sync(folder)
 
 
 def _info(name: str, file: Path) -> zipfile.ZipInfo:
