@@ -190,10 +190,8 @@ def perform(
     if "report" in wanted and shard is None and not keys:
         done.results, done.report = report(plan, settings)
         if wanted == {"report"} and all(line.status != "ok" for line in done.results.scores):
-            raise InputError(
-                f"no results of suite {plan.suite.name} in {settings.results}: "
-                f"`panelbench run` makes them"
-            )
+            where = f"{plan.suite.name} in {settings.results}"
+            raise InputError(f"no results of suite {where}: `panelbench run` makes them")
     return done
 
 
