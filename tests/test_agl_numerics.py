@@ -14,6 +14,8 @@ from panelbench.methods.agl.network import Batch, Network
 from panelbench.methods.agl.optimizers import Rule, SmallAdam
 from panelbench.methods.agl.pearson import Targets, pearson_losses
 
+from panelbench.nn import one_thread
+
 N_GENES, N_PRIMARY, N_CELLS, N_FEATURES, TAU = 30, 5, 16, 7, 0.1
 
 
@@ -356,10 +358,11 @@ class Toy:
     def learn(self, start: float, hyper: str, steps: int = 300) -> list[float]:
         """Genes kept after each step."""
         cut, adam, kept = start, SmallAdam(1e-2), []
-        for _ in range(steps):
-            cut += float(adam.change(np.asarray(self.gradient(cut, hyper))))
-            cut = min(max(cut, 0.0), 1.0)
-            kept.append(n_kept(soft_mask(cut, N_RANKED, 0.02)))
+        with one_thread():
+            for _ in range(steps):
+                cut += float(adam.change(np.asarray(self.gradient(cut, hyper))))
+                cut = min(max(cut, 0.0), 1.0)
+                kept.append(n_kept(soft_mask(cut, N_RANKED, 0.02)))
         return kept
 
 

@@ -13,6 +13,8 @@ from panelbench.methods.persist.data import Cells
 from panelbench.methods.persist.noise import Noise
 from panelbench.methods.persist.training import Settings, train
 
+from panelbench.nn import one_thread
+
 CPU = torch.device("cpu")
 
 
@@ -231,7 +233,9 @@ def trained(layer: Any, data: Cells, settings: Settings, seed: int = 0, **option
     net = network.Network([data.inputs.shape[1], 64, 16], torch.Generator().manual_seed(seed), CPU)
     shuffle = np.random.default_rng(seed)
     options = {"progress": lambda fraction, text: None} | options
-    return train(layer, net, data, network.cross_entropy, settings, shuffle, **options)
+    # As in a method: threads wait for each other longer than such small matrices take.
+    with one_thread():
+        return train(layer, net, data, network.cross_entropy, settings, shuffle, **options)
 
 
 def test_temperature_falls_with_every_step_from_start_to_end() -> None:
