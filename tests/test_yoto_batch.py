@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,15 @@ from panelbench.methods.yoto.networks import Networks
 
 from panelbench.contract import tasks
 from panelbench.method import Task, frozen_mapping
+from panelbench.nn import one_thread
 from panelbench.registry import discover
+
+
+@pytest.fixture(autouse=True)
+def calm() -> Iterator[None]:
+    """One thread: more wait for each other on a busy machine."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +51,7 @@ def script() -> ModuleType:
 RAGGED = [
     ([300, 280, 300], [20, 150, 280], [0.1, 1.0, 0.02]),
     ([90, 40, 60], [1, 40, 60], [10.0] * 3),
-    ([3000, 3000], [2500, 16], [0.05, 0.05]),
+    ([800, 800], [700, 16], [0.05, 0.05]),
 ]
 
 
@@ -65,7 +74,7 @@ def test_masks_of_several_models_are_those_of_each(
         wanted = alone.gradient(upstream[m][alone.order[: alone.reach]])
         bound = 1e-6 * float(wanted.abs().max())
         torch.testing.assert_close(slopes[m, :size], wanted, rtol=0, atol=bound)
-        assert soft[m, size:].abs().max() <= 0 if size < max(sizes) else True
+        assert not soft[m, size:].any()
         assert not slopes[m, size:].any()
 
 
