@@ -367,11 +367,8 @@ def design(
         Parts of the cells that take turns in being held away.
     maps
         Draw UMAPs, which take a while.
-    cache, mirror, methods_dir, jobs, device, quiet
-        As in `run`.
-    **request
-        Further fields of `panelbench.suite.request.Request`: ``method``, ``constraints``,
-        ``data_options``, ...
+    cache, mirror, methods_dir, jobs, device, quiet, **request
+        As in `run`: ``method``, ``constraints``, ``data_options``, ...
 
     Returns
     -------
@@ -396,5 +393,4 @@ def design(
         out, cache, mirror, methods_dir, (), jobs=jobs, device=device, quiet=quiet
     )
     found = designing.perform(request_of(None, asked, "design"), settings, folds, maps=maps)
-    written = page.write(found, settings)
-    return pd.DataFrame(written.genes)
+    return pd.DataFrame(page.write(found, settings).genes)
