@@ -13,6 +13,7 @@ import anndata
 import numpy as np
 import pytest
 
+from panelbench import api
 from panelbench.design import page
 from panelbench.design.genes import COLUMNS
 from panelbench.design.perform import Found, n_parts, perform
@@ -178,6 +179,28 @@ def test_a_design_that_was_stopped_does_only_what_is_missing(made: Made) -> None
     perform(made.request, made.settings, 2, maps=False)
     again = {record.attempt for record in Store(made.settings.results)}
     assert len(again - records) == 1 and len(again) == len(records)
+
+
+def test_python_and_the_command_line_ask_for_the_same(made: Made, bench: Bench) -> None:
+    folder, request = made.settings.results.parent, made.request
+    records = len(list(Store(made.settings.results)))
+    frame = api.design(
+        request.data, "cell_type", k=6, out=made.settings.results, folds=2, maps=False,
+        cache=made.settings.cache, methods_dir=folder / "methods", jobs=1, method=request.method,
+        data_options=request.data_options, constraints=request.constraints,
+    )  # fmt: skip
+    assert tuple(frame) == COLUMNS and frame["gene"].tolist() == made.found.panel
+    done = bench.call_here(
+        "design", "--data", str(request.data), "--label", "cell_type", "--k", "6", "--folds", "2",
+        "--no-maps", "--out", str(made.settings.results), "--cache", str(made.settings.cache),
+        "--methods-dir", str(folder / "methods"), "--jobs", "1", "--group", "donor",
+        *(word for name in request.method for word in ("--method", name)),
+        "--include", str(folder / "must.txt"), "--exclude", "g0", "--exclude", "g1?",
+        "--costs", str(folder / "costs.csv"), "--budget", "12", "--output", "json",
+    )  # fmt: skip
+    assert done.code == 3, "one of the selectors broke"
+    assert done.json["panel"] == made.found.panel and done.json["winner"] == "good"
+    assert len(list(Store(made.settings.results))) == records, "nothing was done twice"
 
 
 @pytest.mark.parametrize(
