@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from panelbench.registry import discover
 METHODS = discover().methods
 deviance = importlib.import_module("panelbench.methods.deviance")
 nsforest = importlib.import_module("panelbench.methods.nsforest")
+genebasis = importlib.import_module("panelbench.methods.genebasis")
 
 
 def by_definition(counts: np.ndarray, family: str) -> np.ndarray:
@@ -114,3 +116,37 @@ def test_ns_forest_ranks_combinations_first() -> None:
     alone = Target("t", "classification", codes * 0, ("rest", "both"))
     with pytest.raises(NotApplicable, match="same class"):
         METHODS["ns-forest"].select(Task(X, task.genes, {"t": alone}, k=3, seed=0), params)
+
+
+# -- geneBasis -----------------------------------------------------------------------------
+
+
+def test_distance_to_neighbours_by_hand() -> None:
+    X = np.array([[0.0, 1.0], [2.0, 1.0], [6.0, 4.0]], dtype=np.float32)
+    near = np.array([[1, 2], [0, 2], [0, 1]])
+    # Means over neighbours: 4, 3, 1 of the first gene, 2.5, 2.5, 1 of the second.
+    apart = np.array([[4, 1, 5], [1.5, 1.5, 3]])
+    for p in (1.0, 3.0):
+        expected = (apart**p).sum(axis=1) ** (1 / p)
+        assert genebasis.unlikeness(X, near, p, block=1) == pytest.approx(expected)
+
+
+def programmes() -> Task:
+    """Three programmes of four genes that vary on their own, and eight genes of noise."""
+    rng = np.random.default_rng(3)
+    states = rng.integers(0, 2, (150, 3)) * np.array([4.0, 3.0, 2.0])
+    X = np.hstack([np.repeat(states, 4, axis=1), np.zeros((150, 8))])
+    X = (X + 0.3 * rng.random(X.shape)).astype(np.float32)
+    return Task(X, np.array([f"g{i}" for i in range(20)]), {}, k=3, seed=0)
+
+
+def test_each_gene_brings_a_programme_that_the_panel_lacks() -> None:
+    method, task = METHODS["genebasis"], programmes()
+    found = method.select(task, method.params())
+    programme = [int(gene[1:]) // 4 for gene in found.ranking]
+    assert programme == [0, 1, 2], "the strongest first, none twice"
+    assert found.info["gain"][0] > found.info["gain"][1] > found.info["gain"][2] > 0
+    given = method.select(replace(task, include=("g1", "g6")), method.params())
+    assert given.ranking[:2] == ["g1", "g6"] and int(given.ranking[2][1:]) // 4 == 2
+    with pytest.raises(NotApplicable, match="fewer than 200 neighbours"):
+        method.select(task, method.params(n_neighbors=200))
