@@ -34,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rates = rng.gamma(0.4, 2.0, size=(3, D)) * rng.gamma(2.0, 1.0, size=D)
     X = sparse.csr_matrix(rng.poisson(rates[kind]).astype(np.float32))
     X.data[::7] += 3
+    X.data[::61] += 200  # some are clipped
     obs = pd.DataFrame(
         {"kind": pd.Categorical([f"k{i}" for i in kind]), "donor": [f"d{i % 4}" for i in range(N)]},
         index=[f"c{i}" for i in range(N)],
@@ -142,7 +143,7 @@ def test_the_same_as_in_memory(
 
 
 @pytest.mark.parametrize("flavor", ["seurat_v3", "seurat"])
-@pytest.mark.parametrize("n", [1, 5, 17, 40])
+@pytest.mark.parametrize("n", [1, 5, 20, 40])
 def test_variable_genes_are_those_of_scanpy(
     folder: Path, tmp_path: Path, flavor: Any, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,7 +47,10 @@ def _large(path: Path) -> AnnData | None:
     if not (path.is_file() and h5py.is_hdf5(path)):
         return None
     # It stays open as long as its matrices are in use.
-    file = h5py.File(path, "r")
+    try:
+        file = h5py.File(path, "r")
+    except OSError:  # what is wrong with it, says who reads all of it
+        return None
     found = open_large(file, path)
     if found is None:
         file.close()
