@@ -9,11 +9,10 @@ A method is a function in a module of its own::
     @method("mrmr-f", params=Params, label="mRMR-f", supervised=True, needs="lognorm")
     def select(task: Task, params: Params) -> Selection: ...
 
-This module says what is declared, given and returned. Of ``panelbench`` a method imports it and,
-where it needs them, `ranking` (from scores to a ranking), `errors` (to say what does not fit) and
-`nn` (what neural methods share); nothing else. It imports heavy libraries (scanpy, scikit-learn,
-torch, pandas) inside functions. The rules that every method keeps are in ``contract/methods.py``;
-``panelbench test-method FILE`` tries them.
+This module says what is declared, given and returned. Of ``panelbench`` a method imports it and
+where needed `ranking` (from scores to a ranking), `errors` and `nn` (what neural methods share);
+nothing else, and heavy libraries (scanpy, torch, pandas) inside functions. The rules that every
+method keeps are in ``contract/methods.py``; ``panelbench test-method FILE`` tries them.
 
 A parameter that has a range says so in its type, ``epochs: Annotated[int, Ge(1)] = 100``, with
 ``annotated_types``; a rule between parameters is a ``__post_init__`` that raises `ValueError`.
