@@ -241,10 +241,11 @@ def _verdict(found: Found, elbow: int, pairs: list[Pair], profile: Profile) -> t
         said.append(f"Genes at random reach {100 * control.scores[found.k].mean():.1f}%.")
     ks = found.asked.base.ks
     if len(ks) > 1:
-        behind, _ = difference(winner.scores[max(ks)], winner.scores[found.k])
+        more, _ = difference(winner.scores[max(ks)], winner.scores[found.k])
         said.append(
             f"Of the sizes asked for ({', '.join(map(str, ks))}), {found.k} is the smallest within "
-            f"one standard error of the best; {max(ks)} genes score {100 * behind:+.1f} points."
+            "one standard error of the best"
+            + (f"; {max(ks)} genes score {100 * more:+.1f} points." if max(ks) > found.k else ".")
         )
     elif elbow <= 0.8 * found.k:
         said.append(
