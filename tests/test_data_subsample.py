@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import anndata
 import numpy as np
@@ -12,12 +14,14 @@ from panelbench.data.catalogue import own_data
 from panelbench.data.subsample import subsample
 from panelbench.errors import DataError
 from panelbench.records.keys import digest
+from panelbench.report import collect, tables
 from panelbench.stages.fold import fit_fold
 from panelbench.stages.prepared import load
 from panelbench.stages.preprocess import prepare
 from panelbench.stages.questions import FOLD_FIELDS, LABEL_FIELDS, spec_fields
 from panelbench.suite.request import Request
-from tests.tools import Bench, write_h5ad
+from panelbench.suite.runs import Dataset
+from tests.tools import write_h5ad
 
 CLASSES = np.repeat([0, 1, 2, -1], [800, 150, 12, 38])
 GROUPS = np.tile([0, 0, 0, 1], 250)
@@ -79,12 +83,18 @@ def test_it_is_in_the_key_of_the_fold_and_not_of_the_prepared_file(tmp_path: Pat
     assert Request(suite="demo", max_cells=40).resolve().max_cells == 40
 
 
-def test_tables_say_so(bench: Bench) -> None:
-    bench.add_method("in-order")
-    args = bench.own("--method", "in-order", "--k", "4", "--seed", "0", "--evaluator", "knn")
-    found = bench.call("run", *args, "--max-cells", "30")
-    assert found.code == 0, found.err
-    assert "Trained on at most 30 cells, a sample by class; scored on all test cells" in found.out
-    records = {record.stage: record for record in bench.read()}
-    assert records["select"].result["cells"] == records["evaluate"].result["train_cells"] == 30
-    assert records["evaluate"].result["test_cells"] == 24
+def test_tables_say_so(tmp_path: Path) -> None:
+    def caption(**most: int | None) -> list[str]:
+        facts = {}
+        for name, n in most.items():
+            spec = own_data(write_h5ad(tmp_path / f"{name}.h5ad"), ["cell_type"])
+            dataset = Dataset(spec.model_copy(update={"max_cells": n}), spec.tasks)
+            facts[name] = collect._dataset(dataset, {"cells": 120})
+        summary: Any = SimpleNamespace(results=SimpleNamespace(datasets=facts))
+        return tables._sampled(summary, dict.fromkeys(most))
+
+    assert caption(a=30) == [
+        "Trained on at most 30 cells, a sample by class; scored on all test cells"
+    ]
+    assert caption(a=30, b=None)[0].startswith("Trained on at most 30 cells of a, a sample")
+    assert not caption(a=None) and not caption(a=120)
