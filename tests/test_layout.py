@@ -17,7 +17,7 @@ from panelbench.registry import discover
 ROOT = Path(__file__).parent.parent
 
 FLOORS = [
-    {"errors", "units", "schema", "text"},
+    {"errors", "units", "schema", "text", "task"},
     {"method", "evaluator"},
     {"ranking", "nn", "records"},
     {"scoring"},
