@@ -253,7 +253,8 @@ def test_a_job_is_asked_for_what_the_user_asked_for(tmp_path: Path) -> None:
     request = Request(
         dataset=["a", "b"], method=["m"], task=["t"], k=[4, 8], seed=[0], evaluator=["rf"],
         sets={"m.alpha": 0.5, "m.name": "it's", "m.list": [1, 2], "m.on": True, "m.no": None},
-        data=tmp_path / "own.h5ad", label=["cell type"], target=["age"], data_options=own,
+        data=tmp_path / "own.h5ad", label=["cell type"], target=["age"],
+        data_options=own, group="donor",
         panel=[tmp_path / "panel.csv"], datasets=tmp_path / "d.yaml", max_runs=7,
         constraints={"include": [tmp_path / "panel.csv"], "exclude": ["MT-*"], "mean": "0.1:5",
                      "costs": tmp_path / "panel.csv", "budget": 1.5, "markers": 2},
@@ -265,8 +266,13 @@ def test_a_job_is_asked_for_what_the_user_asked_for(tmp_path: Path) -> None:
     found, where = _read(command)
     assert _said(found) == _said(request)
     assert where == settings
-    demo, _ = _read(["select", *arguments.what(Request(suite="demo"))])
-    assert _said(demo) == _said(Request(suite="demo"))
+    options = {**own, "scheme": "leave-one-group-out"}
+    for asked in (
+        Request(suite="demo"),
+        Request(suite="demo", split="groups", group="donor", max_cells=9),
+        replace(request, data_options=options),
+    ):
+        assert _said(_read(["evaluate", *arguments.what(asked)])[0]) == _said(asked)
     (tmp_path / "s.yaml").touch()
     assert arguments.what(Request(suite=str(tmp_path / "s.yaml")))[1] == str(tmp_path / "s.yaml")
 

@@ -38,6 +38,11 @@ def data(request: Request) -> list[str]:
     # JSON is YAML, in which such values are read.
     found += _each("--set", (f"{name}={json.dumps(v)}" for name, v in request.sets.items()))
     found += _own(request.data_options)
+    own = request.data is not None
+    split = request.data_options.get("scheme") if own else request.split
+    found += _each("--split", [split] if split else [])
+    # Of a file of one's own it is among its options.
+    found += _each("--group", [request.group] if request.group and not own else [])
     if request.max_cells is not None:
         found += ["--max-cells", str(request.max_cells)]
     if request.max_runs != MAX_RUNS:
