@@ -85,6 +85,7 @@ def _panel(summary: Summary, place: Place, entrants: list[Entrant], name: str) -
     others: dict[str, float] = {}
     learned: tuple[float, ...] = ()
     learned_mean = float("nan")
+    own = set()
     for entrant in entrants:
         score = summary.get(place, entrant)
         if score is None or not len(score.values(name)):
@@ -96,12 +97,19 @@ def _panel(summary: Summary, place: Place, entrants: list[Entrant], name: str) -
             learned, learned_mean = ks, mean
         elif how in ("none", "all", *ORDERS):
             point = (float(np.mean(ks)), mean, sd)
+            own |= {how} & ORDERS.keys()
             for order in ORDERS if how in ("none", "all") else (how,):
                 points.setdefault(order, []).append(point)
         elif not how:
             others[entrant.row.label] = mean
     several = len(summary.tasks[place.dataset]) > 1
-    lines = {order: Line(*zip(*sorted(found), strict=True)) for order, found in points.items()}
+    # Without a number of genes of its own an order has but the ends, which are those of the others.
+    drawn = own or {next(iter(ORDERS))}
+    lines = {
+        order: Line(*zip(*sorted(found), strict=True))
+        for order, found in points.items()
+        if order in drawn
+    }
     title = f"{place.dataset}\n{place.task}" if several else place.dataset
     return Panel(title, lines, learned, learned_mean, others)
 

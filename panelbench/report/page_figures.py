@@ -229,6 +229,8 @@ def draw_training(content: TrainingContent) -> Figure:
             colour = COLOURS[labels.index(label) % len(COLOURS)]
             epochs = range(1, len(values) + 1)
             (handles[label],) = ax.plot(epochs, values, color=colour, alpha=0.7, linewidth=1)
+        if max(abs(value) for _, values in lines for value in values) >= 1000:
+            ax.yaxis.set_major_formatter("{x:,.0f}")
         ax.set_title(dataset)
         ax.set_xlabel("epoch")
         ax.set_ylabel(content.axis)
