@@ -196,10 +196,10 @@ def tables(
     for who in ours:
         one = [who, *classical]
         alone = compare(pd.DataFrame(rows).T[one], incomplete="drop-columns").mean_rank
-        changes = [
-            rows[data, 64][who] - rows[data, 32][who]
-            for data, k in rows
-            if k == 64 and (data, 32) in rows
-        ]
+        changes = []
+        for data in sorted({data for data, _ in rows}):
+            few, many = (found.get((data, k, who), {}) for k in (32, 64))
+            both = set(few) & set(many)
+            changes += [np.mean([many[seed] - few[seed] for seed in both])] if both else []
         print(f"{who}: mean rank {alone[who]:.2f} of {len(one)}; from k 32 to 64", end=" ")
         print(" ".join(f"{change:+.3f}" for change in changes))
