@@ -80,7 +80,7 @@ BREAKS: list[tuple[Callable[[Task, Any], Selection], dict[str, Any], dict[str, s
     (
         bad.telling,
         {**TOGETHER, "together": bad.one_answer},
-        {"together_as_alone": "gives 1 answers to 4 tasks"},
+        {"together_as_alone": "gives 1 answers to 3 tasks"},
     ),
     (
         bad.telling,
