@@ -308,6 +308,15 @@ def test_a_job_is_given_the_limits_of_its_runs_to_the_byte(
     assert settings.jobs == 1
 
 
+def test_a_job_is_told_how_its_runs_are_done(planned: Planned, tmp_path: Path) -> None:
+    plan, settings = planned(methods=["nested"]), _settings(tmp_path, together=3, device="cpu")
+    todo = list(_todo(plan, tmp_path).values())
+    jobs = jobs_of(plan, Request(suite="demo"), settings, todo, (), {}, Arrangement())
+    for job in jobs[:-1]:
+        _, told = _read(list(job.command))
+        assert (told.together, told.device) == (3, "cpu")
+
+
 def test_a_job_keeps_the_runs_of_its_keys(planned: Planned) -> None:
     plan = planned(methods=["nested", "whole"])
     scored, other = plan.evaluations[0], plan.selections[-1]
