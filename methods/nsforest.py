@@ -39,7 +39,7 @@ class Params:
     """
 
     average: Literal["median", "mean"] = "median"
-    threshold: float = 2.0
+    threshold: Annotated[float, Ge(0)] = 2.0
     n_estimators: Annotated[int, Ge(1)] = 1000
     n_top: Annotated[int, Ge(1)] = 15
     n_eval: Annotated[int, Ge(1)] = 6
