@@ -143,28 +143,29 @@ def _lines(change: Callable[[list[Any]], Any]) -> Callable[[bytes], bytes]:
 
 
 def _briefs(**changes: Any) -> Callable[[bytes], bytes]:
-    return _lines(lambda line: [*line[:3], {**line[3], **changes}])
+    return _lines(lambda line: [*line[:3], {**line[3], **changes}, line[4]])
 
 
 GARBAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda text: b"",
     "not text": lambda text: b"\xff\xfe",
     "a list": lambda text: b"[]",
-    "of another form": lambda text: text.replace(b'"format": 2', b'"format": 1'),
+    "of another form": lambda text: text.replace(b'"format": 3', b'"format": 2'),
     "of the first form": lambda text: b'{"format":1,"keys":{}}',
     "only the first line": lambda text: text.splitlines()[0],
     "lines cut short": lambda text: b"\n".join(line[:-9] for line in text.splitlines()),
     "nested too deeply": lambda text: text.replace(b'["0', b'["0' + b"[" * 100_000),
     "lines are numbers": _lines(lambda line: 1),
     "no content": _lines(lambda line: line[:3]),
-    "content is a list": _lines(lambda line: [*line[:3], []]),
-    "content is a number": _lines(lambda line: [*line[:3], 1]),
+    "content is a list": _lines(lambda line: [*line[:3], [], line[4]]),
+    "content is a number": _lines(lambda line: [*line[:3], 1, line[4]]),
     "names are lists": _lines(lambda line: [line[0], [], *line[2:]]),
     "no such status": _briefs(status="splendid"),
     "asked is a text": _briefs(asked="k"),
-    "the ranking is a number": _briefs(leading=1),
-    "parts are numbers": _briefs(identity=1),
-    "of other times": _lines(lambda line: [*line[:2], [1, 2, 3], {**line[3], "stage": "evaluate"}]),
+    "the result is a number": _briefs(result=1),
+    "of other times": _lines(
+        lambda line: [*line[:2], [1, 2, 3], {**line[3], "stage": "evaluate"}, line[4]]
+    ),
 }
 
 
@@ -177,6 +178,20 @@ def test_an_index_that_is_none_is_made_again(
     path.write_bytes(GARBAGE[name](path.read_bytes()))
     assert len(_opened(store, monkeypatch)) == 4
     assert _opened(store, monkeypatch) == []
+
+
+@pytest.mark.parametrize(
+    "details",
+    ["", "no JSON", "[]", "1", '{"leading": 1}', '{"identity": 1}', 7],
+)
+def test_details_that_are_none_are_read_from_the_records(store: Store, details: Any) -> None:
+    before = _look(store)
+    (path,) = store.root.glob("index/*/*.json")
+    path.write_bytes(_lines(lambda line: [*line[:4], details])(path.read_bytes()))
+    for mine, theirs in zip(_look(store), before, strict=True):
+        assert dict(mine.identity) == dict(theirs.identity)
+        assert dict(mine.cost) == dict(theirs.cost)
+        assert mine.result.get("ranking") == theirs.result.get("ranking")
 
 
 def test_lines_that_are_whole_count(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,12 @@ from typing import Any
 
 from panelbench.records import claims
 from panelbench.records.files import write_atomically
+from panelbench.records.lazy import Details, Unread
 from panelbench.records.store import Address, Record, Store, assembled
 
 FOLDER = "index"
 """Folder of the index below the results folder."""
-FORMAT = 2
+FORMAT = 3
 MANY = 2000
 """Runs from which on the index is worth reading; a few are looked up as fast in the records."""
 SETTLED = 5.0
@@ -34,67 +35,21 @@ SETTLED = 5.0
 CLASSES = 30
 """Classes up to which the index has the F1 of each."""
 
-_PLAIN = ("stage", "question", "status", "reason", "asked", "cost", "warnings", "started",
-          "ended")  # fmt: skip
-_HEADS: dict[str, tuple[str, ...]] = {
-    "result": ("panel", "selection", "panel_size", "genes_read", "metrics", "per_class_f1", "notes",
-               "info"),
+_HEAD = ("stage", "question", "status", "reason", "asked", "warnings", "started", "ended")
+"""What the index has of every record for those that plan and list."""
+_OF_RESULT = ("panel", "selection")
+"""What of a result tells whether an evaluation is about the panel that there is now."""
+_DETAILS: dict[str, tuple[str, ...]] = {
+    "result": ("panel_size", "genes_read", "metrics", "per_class_f1", "notes", "info"),
     "identity": ("source",),
     "outside": (),
     "environment": (),
-}  # fmt: skip
-"""What the index has of the large parts of a record; the rest is read when it is asked for."""
-_HEADS_OF_SELECTION = {**_HEADS, "environment": ("host", "versions")}
+}
+"""What it has of the large parts for a report; the rest is read when it is asked for."""
+_DETAILS_OF_SELECTION = {**_DETAILS, "environment": ("host", "versions")}
 
-_Entry = tuple[list[int], dict[str, Any], str]
-"""Size and times of a file, what the index has of its record, and the line that says so."""
-
-
-class Ranking(Sequence[str]):
-    """A ranking of which the first genes are known; the others are read when asked for."""
-
-    __slots__ = ("_first", "_length", "_read")
-
-    def __init__(self, first: list[str], length: int, read: Callable[[], Record]) -> None:
-        self._first, self._length, self._read = first, length, read
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, place: Any) -> Any:
-        whole = place if isinstance(place, slice) else slice(place, place + 1)
-        start, stop = whole.start or 0, -1 if whole.stop is None else whole.stop
-        known = start >= 0 and 0 <= stop <= len(self._first)
-        return (self._first if known else self._read().result["ranking"])[place]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-class Unread(Mapping[str, Any]):
-    """A part of a record, read from the record's file when it is asked for."""
-
-    __slots__ = ("_head", "_part", "_read")
-
-    def __init__(
-        self, read: Callable[[], Record], part: str, head: Mapping[str, Any] | None = None
-    ) -> None:
-        self._read, self._part, self._head = read, part, head or {}
-
-    def __getitem__(self, name: str) -> Any:
-        return self._head[name] if name in self._head else self._all()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
-
-    def __len__(self) -> int:
-        return len(self._all())
-
-    def _all(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = getattr(self._read(), self._part)
-        return found
+_Entry = tuple[list[int], dict[str, Any], str, str]
+"""Size and times of a file, head and details of its record, and the line that says so."""
 
 
 class Snapshot:
@@ -165,7 +120,11 @@ class Snapshot:
         place of the record has not been left.
         """
         place = self._places.get((record.address.dataset, record.address.method))
-        return str(place.versions.get((record.address.key, record.attempt), "")) if place else ""
+        found = place and place.files.get((record.address.key, record.attempt))
+        if not found:
+            return ""
+        size, line, arrays = found
+        return f"{size} {zlib.crc32(line.partition('],')[2].encode())} {arrays}"
 
     def free(self, address: Address) -> bool:
         """Whether no process can be at a run: there was no claim in its folder."""
@@ -188,21 +147,22 @@ class Snapshot:
                 raise OSError(f"{attempt}.json: {error}") from error
         return last
 
-    def known(self, brief: dict[str, Any], address: Address, attempt: str) -> Record:
+    def known(
+        self, head: dict[str, Any], details: str | dict[str, Any], address: Address, attempt: str
+    ) -> Record:
         """The record of which the index has so much."""
-        read = partial(self._read, address, attempt)
-        parts = {name: Unread(read, name, {**brief[name]}) for name in _HEADS if name in brief}
-        if "leading" in brief:
-            first, length = brief["leading"]
-            ranking = first if len(first) == length else Ranking(first, length, read)
-            parts["result"] = Unread(read, "result", {**brief["result"], "ranking": ranking})
-        return Record.of(brief, address, attempt, parts)
+        if not isinstance(head.get("result", {}), dict):
+            raise ValueError("a result that is none")
+        more = Details(details, partial(self._read, address, attempt))
+        parts = {name: Unread(more, name) for name in ("cost", *_DETAILS)}
+        parts["result"] = Unread(more, "result", head.get("result"))
+        return Record.of(head, address, attempt, parts)
 
     def _slim(self, record: Record) -> Record:
         # What stands for a lost attempt has no file.
         if isinstance(record.identity, Unread) or not record.identity:
             return record
-        return self.known(_brief(record), record.address, record.attempt)
+        return self.known(_head(record), _details(record), record.address, record.attempt)
 
     def _place(self, dataset: str, method: str) -> _Place:
         where = dataset, method
@@ -220,9 +180,9 @@ class _Place:
         Runs that have a folder.
     claimed
         Runs whose folder had a claim when it was looked at, or was not looked at.
-    versions
-        Size of the files that were looked at, a checksum of what is known of them, and whether
-        arrays lie beside them, by key and attempt.
+    files
+        Size of the files that were looked at, their lines, and whether arrays lie beside them, by
+        key and attempt.
     """
 
     def __init__(self, snapshot: Snapshot, dataset: str, method: str) -> None:
@@ -231,7 +191,7 @@ class _Place:
         self._path = self._store.root / FOLDER / dataset / f"{method}.json"
         self.keys = self._store.keys(dataset, method)
         self.claimed = set(self.keys)
-        self.versions: dict[tuple[str, str], tuple[int, int, bool]] = {}
+        self.files: dict[tuple[str, str], tuple[int, str, bool]] = {}
         self._known = _read(self._path)
         self._seen: dict[str, list[str]] = {}
         self._changed = False
@@ -267,7 +227,7 @@ class _Place:
             entry = known.get(name)
             record = self._indexed(entry, stamp, address, attempt)
             if record is not None and entry is not None:
-                line = entry[2]
+                line = entry[3]
                 seen.append(line)
             else:
                 record = self._store.attempt(address, attempt)
@@ -277,9 +237,7 @@ class _Place:
                 if max(stamp[1:]) < self._young * 1e9:
                     seen.append(line)
                     self._changed = True
-            brief = line.partition("],")[2]
-            arrays = f"{attempt}.npz" in files
-            self.versions[key, attempt] = stat.st_size, zlib.crc32(brief.encode()), arrays
+            self.files[key, attempt] = stat.st_size, line, f"{attempt}.npz" in files
             return record
 
         records = assembled(self._store.folder, address, files, read)
@@ -294,7 +252,7 @@ class _Place:
         if entry is None or entry[0] != stamp:
             return None
         try:
-            return self._snapshot.known(entry[1], address, attempt)
+            return self._snapshot.known(entry[1], entry[2], address, attempt)
         except (ValueError, TypeError, LookupError, AttributeError):
             return None
 
@@ -328,8 +286,11 @@ def _read(path: Path) -> dict[str, list[str]]:
 
 
 def _line(key: str, name: str, stamp: list[int], record: Record) -> str:
-    """The line of a record."""
-    content = [key, name, stamp, _brief(record)]
+    """The line of a record; its details are a text in it, which is parsed by whoever asks."""
+    return _text([key, name, stamp, _head(record), _text(_details(record))])
+
+
+def _text(content: Any) -> str:
     return json.dumps(content, separators=(",", ":"), check_circular=False)
 
 
@@ -338,22 +299,30 @@ def _entries(lines: Iterable[str]) -> dict[str, _Entry]:
     found: dict[str, _Entry] = {}
     for line in lines:
         with suppress(ValueError, TypeError, RecursionError):
-            _, name, stamp, brief = json.loads(line)
-            found[name] = stamp, brief, line
+            _, name, stamp, head, details = json.loads(line)
+            found[name] = stamp, head, details, line
     return found
 
 
-def _brief(record: Record) -> dict[str, Any]:
-    """The parts of a record that the index has, those that are empty left out."""
-    found = {name: getattr(record, name) for name in _PLAIN} | {"warnings": list(record.warnings)}
-    heads = _HEADS_OF_SELECTION if record.stage == "select" else _HEADS
-    found = {name: value for name, value in found.items() if value}
-    for part, names in heads.items():
-        if whole := getattr(record, part):
-            found[part] = {name: whole[name] for name in names if name in whole}
+def _head(record: Record) -> dict[str, Any]:
+    """What planning and listing need of a record, what is empty left out."""
+    found = {name: getattr(record, name) for name in _HEAD} | {"warnings": list(record.warnings)}
+    found["result"] = {name: record.result[name] for name in _OF_RESULT if name in record.result}
+    return {name: value for name, value in found.items() if value}
+
+
+def _details(record: Record) -> dict[str, Any]:
+    """What a report needs beside."""
+    found: dict[str, Any] = {"cost": dict(record.cost)}
+    of = _DETAILS_OF_SELECTION if record.stage == "select" else _DETAILS
     by_class = record.result.get("per_class_f1")
-    if isinstance(by_class, dict) and len(by_class) > CLASSES:
-        del found["result"]["per_class_f1"]
+    large = {"per_class_f1"} if isinstance(by_class, dict) and len(by_class) > CLASSES else set()
+    for part, names in of.items():
+        whole = getattr(record, part)
+        known = {name: whole[name] for name in names if name in whole and name not in large}
+        # A part that is empty is known to be so.
+        if known or not whole:
+            found[part] = known
     ranking = record.result.get("ranking")
     if isinstance(ranking, list):
         found["leading"] = ranking[: _asked_size(record)], len(ranking)
