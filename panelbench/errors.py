@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 def near_matches(name: str, known: Iterable[str]) -> list[str]:
@@ -81,3 +82,23 @@ class Fault(PanelbenchError):
 
 class ConstraintError(PanelbenchError):
     """A panel cannot keep to what it was asked to keep to; the message says by how much."""
+
+
+@contextmanager
+def damaged(say: Callable[[Exception], str]) -> Iterator[None]:
+    """What a library raises over a file becomes a `DataError`; a lack of memory stays one.
+
+    h5py, anndata, scanpy, scipy and zarr raise a dozen kinds of exceptions for a file that is cut
+    off, or is something else; which ones is nowhere said, and changes with their versions.
+
+    Parameters
+    ----------
+    say
+        The message, from what was raised.
+    """
+    try:
+        yield
+    except (MemoryError, PanelbenchError):
+        raise
+    except Exception as error:
+        raise DataError(say(error)) from error

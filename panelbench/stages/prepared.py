@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.data.blocks import is_large, open_stored
-from panelbench.errors import DataError, NotApplicable
+from panelbench.errors import DataError, NotApplicable, damaged
 from panelbench.method import Matrix, Needs
 
 if TYPE_CHECKING:
@@ -36,16 +36,11 @@ def load(path: Path) -> AnnData:
     """
     import anndata
 
-    try:
+    again = "run preprocess again"
+    with damaged(lambda error: f"{path}: prepared data cannot be read ({error}); {again}"):
         adata = _large(path)
         if adata is None:
             adata = anndata.read_h5ad(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # h5py and anndata raise many kinds for a damaged file
-        raise DataError(
-            f"{path}: prepared data cannot be read ({error}); run preprocess again"
-        ) from error
     if STAMP not in adata.uns:
         raise DataError(f"{path}: not a prepared file; run preprocess (or use --data)")
     return adata

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import tempfile
 import warnings
 
 import numpy as np
@@ -32,11 +33,15 @@ def main() -> None:
     cells = AnnData(X.copy())
     cells.var_names = [f"G{i}" for i in range(X.shape[1])]
     cells.obs["type"] = [f"T{code}" for code in codes]
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        tempfile.TemporaryDirectory() as folder,
+    ):
         cells = nsforest.pp.prep_medians(cells, "type")
         cells = nsforest.pp.prep_binary_scores(cells, "type")
         theirs = nsforest.nsforesting.NSForest(
-            cells, "type", n_trees=100, n_jobs=1, output_folder="/tmp/"
+            cells, "type", n_trees=100, n_jobs=1, output_folder=f"{folder}/"
         ).set_index("clusterName")
     params = ours.Params(n_estimators=100)
     averages = ours.class_averages(X, codes, np.arange(6), "median")

@@ -10,7 +10,7 @@ from panelbench.data import checks
 from panelbench.data.blocks import is_large, is_stored, open_stored, stored
 from panelbench.data.readers._shared import Files, read_table, tidy
 from panelbench.data.scale import TOO_LARGE, describe
-from panelbench.errors import ConfigError, DataError, hint
+from panelbench.errors import ConfigError, DataError, damaged, hint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,15 +187,11 @@ def open_large(root: Any, path: Path) -> AnnData | None:
         matrices |= {name: root[f"layers/{name}"] for name in root["layers"]}
     if not any(is_large(group) for group in matrices.values()):
         return None
-    try:
+    with damaged(lambda error: f"{path}: cannot be read ({type(error).__name__}: {error})"):
         parts = {name: read_elem(root[name]) for name in ("obs", "var", "obsm") if name in root}
         if "raw/X" in matrices:
             parts["raw"] = {"X": stored(matrices.pop("raw/X")), "var": read_elem(root["raw/var"])}
         return open_stored(matrices, **parts)
-    except MemoryError:
-        raise
-    except Exception as error:  # anndata raises many kinds for what is damaged
-        raise DataError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
 
 
 # -- labels from a table -------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 
 from panelbench.data.archive import open_archive
 from panelbench.data.readers._shared import Files, by_suffix, read_table, with_counts
-from panelbench.errors import DataError
+from panelbench.errors import DataError, damaged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,12 +92,8 @@ def _joined(path: Path, rows: pd.DataFrame, where: str, known: Any) -> tuple[Ann
     """Annotated cells of one sample: genes by id with their symbol, and the annotation."""
     import scanpy as sc
 
-    try:
+    with damaged(lambda error: f"{where}: not a readable 10x matrix ({error})"):
         cells = sc.read_10x_h5(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # h5py and scanpy raise many kinds for a damaged file
-        raise DataError(f"{where}: not a readable 10x matrix ({error})") from error
     cells.var["symbol"] = cells.var_names
     cells.var_names = cells.var["gene_ids"].astype(str).to_numpy()
     barcodes = [_sequence(name) for name in cells.obs_names]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from panelbench.data import checks
 from panelbench.data.readers._shared import Files
-from panelbench.errors import DataError, hint
+from panelbench.errors import DataError, damaged, hint
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,18 +42,10 @@ def read(
     import anndata
     import pandas as pd
     from scipy import sparse
-    from scipy.io import loadmat
 
     found: dict[str, Any] = {}
     for path in files.values():
-        try:
-            variables = loadmat(path)
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file") from None
-        except MemoryError:
-            raise
-        except Exception as error:  # scipy raises many kinds for a damaged file
-            raise DataError(f"{path}: not a readable .mat file ({error}); get it again") from error
+        variables = _variables(path)
         found.update({k: v for k, v in variables.items() if not k.startswith("__")})
     where = " + ".join(path.name for path in files.values())
     for name in (counts, codes, names):
@@ -80,3 +73,14 @@ def read(
     adata.layers["counts"] = adata.X
     adata.uns.update(x="counts", notes=["the source has no gene names: genes are numbered"])
     return adata
+
+
+def _variables(path: Path) -> dict[str, Any]:
+    """What a file holds, by name."""
+    from scipy.io import loadmat
+
+    if not path.exists():
+        raise DataError(f"{path}: no such file")
+    with damaged(lambda error: f"{path}: not a readable .mat file ({error}); get it again"):
+        found: dict[str, Any] = loadmat(path)
+    return found

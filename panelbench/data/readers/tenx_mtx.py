@@ -9,7 +9,7 @@ import numpy as np
 
 from panelbench.data.readers._own import Held, apart, finish
 from panelbench.data.readers._shared import Files, features, read_table
-from panelbench.errors import ConfigError, DataError
+from panelbench.errors import ConfigError, DataError, damaged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,12 +41,8 @@ def read(
 
     files, table = apart(files, labels)
     matrix, genes, cells = (_ending(files, ends) for ends in (MATRIX, GENES, CELLS))
-    try:
+    with damaged(lambda error: f"{matrix.name}: not a Matrix Market file ({error})"):
         X = sparse.csr_matrix(scipy.io.mmread(matrix), dtype=np.float32)
-    except MemoryError:
-        raise
-    except Exception as error:  # a damaged file raises ValueError, OSError, EOFError, zlib's, ...
-        raise DataError(f"{matrix.name}: not a Matrix Market file ({error})") from error
     rows, columns = _names(genes), _names(cells)
     if X.shape == (len(rows), len(columns)):
         X = X.T.tocsr()

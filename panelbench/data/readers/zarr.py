@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from panelbench.data.readers._own import Held, apart, finish, open_large
 from panelbench.data.readers._shared import Files, only
-from panelbench.errors import DataError
+from panelbench.errors import damaged
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -30,12 +30,7 @@ def read(
 
     files, table = apart(files, labels)
     path = only(files)
-    try:
+    kind = "cannot be read as a Zarr store of AnnData"
+    with damaged(lambda error: f"{path}: {kind} ({type(error).__name__}: {error})"):
         source = open_large(zarr.open_group(path, mode="r"), path) or anndata.read_zarr(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # zarr and anndata raise many kinds for what is no such store
-        raise DataError(
-            f"{path}: cannot be read as a Zarr store of AnnData ({type(error).__name__}: {error})"
-        ) from error
     return finish(source, path.name, layer=layer, x=x, gene_names=gene_names, labels=table)
