@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from panelbench.methods import yoto
 
-from panelbench.method import Target, Task, frozen_mapping
+from panelbench.method import NoParams, Target, Task, frozen_mapping
 from tests.test_yoto import N_CELLS, check_sizes, classes, make_task, outputs, run
 
 
@@ -44,7 +44,7 @@ def test_scores_follow_held_out_cells_and_weights_the_others(task: Task) -> None
     from panelbench.methods.yoto.optimizers import RowAdam, ScoreAdam
 
     settings = yoto.settings(yoto.Params(epochs=1, weight_decay=0.0, prior=0.0))
-    search, _ = crossfit.learn_scores(task, settings)
+    search, *_ = crossfit.learn_scores(task, settings)
     for train, judge in search.counts:
         assert not bool((train & judge).any())
         assert bool((judge.sum(0) == 1).all()), "every cell judges once"
@@ -94,7 +94,7 @@ def planted_found(seeds: int, **params: Any) -> float:
     found = []
     for seed in range(seeds):
         task, truth = few_cells(seed)
-        search, _ = crossfit.learn_scores(task, yoto.settings(yoto.Params(**params)))
+        search, *_ = crossfit.learn_scores(task, yoto.settings(yoto.Params(**params)))
         genes = search.cells.genes[search.scores.topk(36).indices.numpy()]
         found.append(len(truth & set(task.genes[genes])))
     return float(np.mean(found))
@@ -169,35 +169,40 @@ def test_levels_encode_a_gene_and_are_the_layer_of_the_predictor(task: Task) -> 
     np.testing.assert_allclose(above - below, steps, atol=1e-4)
 
 
+@pytest.mark.parametrize("better", [-10.0, 10.0])
 def test_what_the_predictor_uses_is_settled_on_panels_chosen_without_the_fold(
-    task: Task, monkeypatch: pytest.MonkeyPatch
+    task: Task, monkeypatch: pytest.MonkeyPatch, better: float
 ) -> None:
     import torch
-    from panelbench.methods.yoto import crossfit
+    from panelbench.methods.yoto import start as starts
     from panelbench.methods.yoto.fit import RATES, Fit
 
-    tried: list[tuple[int, int, tuple[float, ...]]] = []
+    tried: list[tuple[int, int, int, int]] = []
     plain = Fit.held_out
 
     def better_with_half(self: Any, seen: Any, rates: tuple[float, ...], epochs: int) -> Any:
         size = self.x.shape[1] // self.steps
-        tried.append((size, len(seen), rates))
+        tried.append((size, len(seen), len(self.hidden), epochs))
         found = plain(self, seen, rates, epochs)
         if len(seen) == 1:
             assert bool((found[:, seen[0]] == 0).all()), "cells that train judge nothing"
-            found[1] -= 10.0 * (size < 8)
+            found[len(rates) // 2] -= 10.0 * (size < 8) * ~seen[0]
+            found -= better * (len(self.hidden) == 2) * ~seen[0]
         return found
 
     used: list[Any] = []
-    start = crossfit.relevance
+    start = starts.relevances
     monkeypatch.setattr(
-        crossfit, "relevance", lambda *given: (used.append(given[3]), start(*given))[1]
+        starts, "relevances", lambda *given: (used.extend(given[3:]), start(*given))[1]
     )
     monkeypatch.setattr(Fit, "held_out", better_with_half)
     found = run(task, epochs=3)
     facts = found.info["chosen"]
     assert (facts["genes_used"], facts["input_dropout"]) == (4, RATES[1])
-    assert [t[:2] for t in tried] == [(8, 3)] * 3 + [(8, 1), (4, 1)] * 3
+    assert facts["hidden_layers"] == (2 if better > 0 else 1)
+    nested, chosen = [(8, 1, 1, 1)] * 3, [(8, 3, 1, 1)] * 3
+    halves, usual, deep = [(4, 1, 1, 1)] * 3, [(4, 1, 1, 3)] * 3, [(4, 1, 2, 3)] * 3
+    assert tried == nested * 2 + chosen + halves + usual + deep
     assert bool((torch.stack(used).sum(0) == 2).all())
     X = np.asarray(task.X)[:, [int(g[1:]) for g in found.ranking[:8]]].copy()
     assert isinstance(found.predictor, yoto.YotoPredictor)
@@ -205,7 +210,8 @@ def test_what_the_predictor_uses_is_settled_on_panels_chosen_without_the_fold(
     X[:, 4:] += 100
     np.testing.assert_array_equal(found.predictor.predict_proba("type", X), before)
     monkeypatch.undo()
-    assert run(task, epochs=3, input_dropout=0.1).info["chosen"]["input_dropout"] == 0.1
+    facts = run(task, epochs=3, input_dropout=0.1, hidden=(8, 8, 8)).info["chosen"]
+    assert (facts["input_dropout"], facts["hidden_layers"]) == (0.1, 3)
 
 
 @pytest.mark.parametrize(("margin", "start"), [(2.0, 0.0), (3.0, 1.0), (6.0, 100.0)])
@@ -219,7 +225,11 @@ def test_the_panel_leaves_the_start_by_what_held_out_cells_say_for_sure(
     calls: list[int] = []
     noise = torch.from_numpy(np.where(np.arange(N_CELLS) % 2, 1.0, -1.0))
 
+    plain = Fit.held_out
+
     def held_out(self: Any, seen: Any, rates: tuple[float, ...], epochs: int) -> Any:
+        if len(seen) == 1:
+            return plain(self, seen, rates, epochs)
         calls.append(1)
         return (1 - 0.1 * len(calls) + noise * (len(calls) < 3)).expand(len(rates), -1)
 
@@ -230,17 +240,17 @@ def test_the_panel_leaves_the_start_by_what_held_out_cells_say_for_sure(
     assert facts["start"] == start
 
 
-def start_of(X: np.ndarray, *targets: Target) -> np.ndarray:
+def start_of(X: np.ndarray, *targets: Target, order: str = "boosting") -> np.ndarray:
     """Relevance of each gene."""
     from panelbench.methods.yoto.data import Cells
     from panelbench.methods.yoto.encoding import Encoding
-    from panelbench.methods.yoto.relevance import relevance
+    from panelbench.methods.yoto.relevance import relevances
 
     genes = np.array([f"g{i}" for i in range(X.shape[1])])
     named = {target.name: target for target in targets}
     cells = Cells(Task(X, genes, frozen_mapping(named), 3, 0), standardize=True)
     encoding = Encoding(cells, (0.0, 0.5, 1.0), np.random.default_rng(0))
-    return relevance(cells, encoding, 64).numpy()
+    return relevances(cells, encoding, 64)[order].numpy()
 
 
 def marked(rng: np.random.Generator) -> tuple[np.ndarray, Target]:
@@ -267,3 +277,68 @@ def test_a_task_without_most_labels_leaves_the_others_start_as_it_was() -> None:
     both = start_of(X, target, replace(target, name="other", values=gone))
     first = np.argsort(-start_of(X, target))[:4]
     assert {1, 2, 3} <= set(first) <= set(np.argsort(-both)[:8])
+
+
+def test_markers_come_class_by_class_in_the_order_of_the_rank_sum_test() -> None:
+    """As the method `wilcoxon` has them, which is another code for the same."""
+    import torch
+    from panelbench.methods.rank_genes import wilcoxon
+    from panelbench.methods.yoto.data import Cells
+    from panelbench.methods.yoto.markers import marker_places
+
+    _, target = marked(np.random.default_rng(1))
+    X = np.random.default_rng(1).normal(size=(200, 100)).astype(np.float32)
+    X[:, :4] += 1.5 * np.eye(4, dtype=np.float32)[target.values]  # no two rank sums are the same
+    genes = np.array([f"g{i}" for i in range(X.shape[1])])
+    task = Task(X, genes, frozen_mapping({"type": target}), 3, 0)
+    cells = Cells(task, standardize=True)
+    everyone = torch.ones(200, dtype=torch.bool)
+    place = marker_places(cells, torch.arange(100), everyone)
+    assert place is not None
+    expected = [int(gene[1:]) for gene in wilcoxon(task, NoParams()).ranking]
+    assert np.argsort(place.numpy()).tolist()[:20] == expected[:20]
+    fewer = marker_places(cells, torch.arange(100), torch.arange(200) < 190)
+    assert fewer is not None and not torch.equal(place, fewer), "only the cells used count"
+
+
+def test_both_orders_count_as_the_product_of_places() -> None:
+    import torch
+    from panelbench.methods.yoto.data import Cells
+    from panelbench.methods.yoto.markers import marker_places
+
+    X, target = marked(np.random.default_rng(0))
+    boosting, both = start_of(X, target), start_of(X, target, order="both")
+    known = np.argsort(-boosting, kind="stable")[: (boosting > 0).sum()]
+    genes = np.array([f"g{i}" for i in range(X.shape[1])])
+    cells = Cells(Task(X, genes, frozen_mapping({"type": target}), 3, 0), standardize=True)
+    place = marker_places(cells, torch.from_numpy(known), torch.ones(200, dtype=torch.bool))
+    assert place is not None
+    product = np.arange(1, len(known) + 1) * place.numpy()
+    order = np.argsort(-both, kind="stable")[: len(known)]
+    assert np.all(np.diff(product[[known.tolist().index(gene) for gene in order]]) >= 0)
+    assert (both > 0).sum() == (boosting > 0).sum()
+
+
+@pytest.mark.parametrize(("better", "name"), [(0.1, "boosting"), (1.0, "both")])
+def test_markers_count_only_where_they_are_better_for_sure(
+    task: Task, monkeypatch: pytest.MonkeyPatch, better: float, name: str
+) -> None:
+    """The second order is better by `better` of 0.33 on average, with a standard error of 0.1."""
+    import torch
+    from panelbench.methods.yoto.fit import Fit
+
+    plain, calls = Fit.held_out, []
+    noise = torch.from_numpy(np.where(np.arange(N_CELLS) % 2, 1.0, -1.0)) * (N_CELLS**0.5 / 10)
+
+    def held_out(self: Any, seen: Any, rates: tuple[float, ...], epochs: int) -> Any:
+        if len(seen) > 1:
+            return plain(self, seen, rates, epochs)
+        calls.append(1)
+        loss = 2.0 - (noise + better) * (3 < len(calls) <= 6)
+        return (loss * ~seen[0]).expand(len(rates), -1)
+
+    monkeypatch.setattr(Fit, "held_out", held_out)
+    facts = run(task, epochs=1).info["chosen"]
+    assert facts["markers"] == (name == "both")
+    assert facts["start_loss:boosting"] == 2.0
+    np.testing.assert_allclose(facts["start_loss:both"], 2 - better, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,16 +12,18 @@ from panelbench.nn import Layer, one_thread
 
 from .data import Cells
 from .encoding import Encoding
-from .fit import RATES, Fit
+from .fit import Fit, rates_of
 from .folds import assign_folds
 from .networks import Networks
 from .options import Settings
-from .relevance import relevance
 from .search import Search
+from .start import Start, best_first, choose_start, nested_losses, worse
 from .training import Trained
 
 SHARES = (100.0, 1.0, 0.0)
 """How much of the start is added to the learned scores: all but the start, some, nothing."""
+DEEPER = (2, 1.5)
+"""Hidden layers of the larger predictor that is tried, and how many times as long it is trained."""
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +31,28 @@ if TYPE_CHECKING:
 _EPOCHS, _SEARCH_EPOCHS = 30, 60
 """Passes over many cells, whatever the steps: of the predictor's training and of the search. Genes
 that tell something only together (an XOR) are not found in 30."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the predictor is trained with.
+
+    Attributes
+    ----------
+    size
+        How many of the panel's genes it uses, the first.
+    rate
+        Input dropout.
+    layers
+        Hidden layers, or None for those asked for.
+    epochs
+        Passes over the cells.
+    """
+
+    size: int
+    rate: float
+    layers: int | None
+    epochs: int
 
 
 def passes(settings: Settings, n_cells: int, least: int = _EPOCHS) -> int:
@@ -39,13 +64,14 @@ def passes(settings: Settings, n_cells: int, least: int = _EPOCHS) -> int:
 def train(task: Task, settings: Settings) -> Trained:
     """Learn scores, choose the panel, fit the predictor; on one CPU thread."""
     with one_thread():
-        search, curves = learn_scores(task, settings)
+        search, start, curves = learn_scores(task, settings)
         cells, encoding = search.cells, search.encoding
         epochs = passes(settings, cells.n_cells)
         order, scores, chosen = choose(search, epochs)
-        size, rate = settle(search, epochs)
-        nets = fitted(search, order[:size]).finish(rate, epochs)
-        task.progress(1.0, f"predictor trained, input dropout {rate}")
+        shape = settle(search, start, epochs)
+        fit = fitted(search, order[: shape.size], shape.layers)
+        nets = fit.finish(shape.rate, shape.epochs)
+        task.progress(1.0, f"predictor trained, input dropout {shape.rate}")
         layers, heads = as_layers(cells, encoding, order[: search.k], nets)
         index = order.cpu().numpy()
         return Trained(
@@ -56,7 +82,14 @@ def train(task: Task, settings: Settings) -> Trained:
             heads=heads,
             labels=cells.labels,
             curves=curves,
-            chosen=chosen | {"genes_used": size, "input_dropout": rate},
+            chosen={f"start_loss:{name}": round(loss, 5) for name, loss in start.judged.items()}
+            | {"markers": float(start.name == "both")}
+            | chosen
+            | {
+                "genes_used": shape.size,
+                "input_dropout": shape.rate,
+                "hidden_layers": len(fit.hidden),
+            },
         )
 
 
@@ -71,12 +104,12 @@ def choose(search: Search, epochs: int) -> tuple[torch.Tensor, torch.Tensor, dic
     -------
     All genes, best first; their scores; what was settled, with the held-out losses.
     """
-    rates = _rates(search.settings)
+    rates = rates_of(search.settings)
     seen = search.fold != search.fold.unique()[:, None]
     found, losses = [], []
     for share in SHARES:
         scores = search.scores + share * search.settings.prior * search.relevance
-        order = scores.sort(descending=True, stable=True).indices
+        order = best_first(scores)
         each = fitted(search, order[: search.k]).held_out(seen, rates, max(1, epochs // 2))
         best = int(each.mean(dim=1).argmin())
         rates = (rates[best],)
@@ -84,7 +117,7 @@ def choose(search: Search, epochs: int) -> tuple[torch.Tensor, torch.Tensor, dic
         losses.append(each[best])
     least = min(losses, key=lambda loss: float(loss.mean()))
     margin = search.settings.margin
-    number = next(i for i, loss in enumerate(losses) if not _worse(loss - least, margin))
+    number = next(i for i, loss in enumerate(losses) if not worse(loss - least, margin))
     facts = {
         f"held_out_loss:{s:g}": round(float(x.mean()), 5)
         for s, x in zip(SHARES, losses, strict=True)
@@ -92,52 +125,63 @@ def choose(search: Search, epochs: int) -> tuple[torch.Tensor, torch.Tensor, dic
     return *found[number], {"start": SHARES[number]} | facts
 
 
-def settle(search: Search, epochs: int) -> tuple[int, float]:
-    """How many of the panel's genes the predictor uses, and its input dropout.
+def settle(search: Search, start: Start, epochs: int) -> Shape:
+    """How many of the panel's genes the predictor uses, its input dropout and its depth.
 
     Each fold is predicted from a panel that was chosen without it, as test cells are; genes that
     were chosen on the cells that judge them look useful when they are noise. With few cells the
-    predictor can be better without the last half of a large panel.
+    predictor can be better without the last half of a large panel, with many a deeper one that is
+    trained for longer can be better, which must be ahead by `margin` standard errors.
     """
+    settings, half = search.settings, max(1, search.k // 2)
+    rates = rates_of(settings)
+    outside = [search.fold != number for number in range(search.count)]
+
+    def losses(
+        size: int, rates: tuple[float, ...], epochs: int, layers: int | None = None
+    ) -> torch.Tensor:
+        return nested_losses(
+            lambda panel: fitted(search, panel, layers), start.nested, outside, size, rates, epochs
+        )
+
+    found = {search.k: start.losses, half: losses(half, rates, max(1, epochs // 2))}
+    means = {(size, i): float(x.mean()) for size, each in found.items() for i, x in enumerate(each)}
+    size, number = min(means, key=lambda place: means[place])
+    rate = rates[number]
+    if not settings.deepen:
+        return Shape(size, rate, None, epochs)
+    layers, times = DEEPER
+    longer = min(settings.epochs, round(times * epochs))
+    usual, deep = losses(size, (rate,), epochs)[0], losses(size, (rate,), longer, layers)[0]
+    if worse(usual - deep, settings.margin):
+        return Shape(size, rate, layers, longer)
+    return Shape(size, rate, None, epochs)
+
+
+def fitted(search: Search, panel: torch.Tensor, layers: int | None = None) -> Fit:
+    """What trains networks on these genes."""
+    return Fit(search.task, search.cells, panel, search.encoding, search.settings, layers)
+
+
+def learn_scores(task: Task, settings: Settings) -> tuple[Search, Start, dict[str, list[float]]]:
+    """Choose the start and run the search; returns it with its curves."""
     import torch
 
-    rates, sizes = _rates(search.settings), (search.k, max(1, search.k // 2))
-    total = torch.zeros(len(sizes), len(rates), dtype=torch.float64, device=search.device)
-    for number in range(search.count):
-        seen = search.fold != number
-        start = relevance(search.cells, search.encoding, search.start, seen)
-        order = start.sort(descending=True, stable=True).indices
-        each = [
-            fitted(search, order[:size]).held_out(seen[None], rates, max(1, epochs // 2)).sum(1)
-            for size in sizes
-        ]
-        total += torch.stack(each)
-    place = int(total.argmin())
-    return sizes[place // len(rates)], rates[place % len(rates)]
-
-
-def fitted(search: Search, panel: torch.Tensor) -> Fit:
-    """What trains networks on these genes."""
-    return Fit(search.task, search.cells, panel, search.encoding, search.settings)
-
-
-def _rates(settings: Settings) -> tuple[float, ...]:
-    return RATES if settings.input_dropout is None else (settings.input_dropout,)
-
-
-def _worse(difference: torch.Tensor, margin: float) -> bool:
-    """Whether the mean of a difference between cells is more than so many standard errors."""
-    error = float(difference.std(correction=0)) / len(difference) ** 0.5
-    return float(difference.mean()) > margin * error
-
-
-def learn_scores(task: Task, settings: Settings) -> tuple[Search, dict[str, list[float]]]:
-    """Run the search; returns it with its curves."""
     cells = Cells(task, standardize=settings.standardize)
     encoding = Encoding(cells, settings.levels, task.rng("yoto levels"))
-    fold = assign_folds(cells.labels, cells.groups, settings.folds, task.rng("yoto folds"))
-    search = Search(task, cells, encoding, fold, settings)
-    return search, search.run(passes(settings, cells.n_cells, _SEARCH_EPOCHS))
+    folds = assign_folds(cells.labels, cells.groups, settings.folds, task.rng("yoto folds"))
+    fold = torch.from_numpy(folds).to(cells.device)
+    start = choose_start(
+        cells,
+        encoding,
+        fold,
+        settings,
+        lambda panel: Fit(task, cells, panel, encoding, settings),
+        min(task.k, len(cells.genes)),
+        max(1, passes(settings, cells.n_cells) // 2),
+    )
+    search = Search(task, cells, encoding, fold, start.relevance, settings)
+    return search, start, search.run(passes(settings, cells.n_cells, _SEARCH_EPOCHS))
 
 
 def as_layers(

@@ -22,6 +22,11 @@ RATES = (0.0, 0.3, 0.6)
 """Input dropout that is tried: none where cells are many and genes few, most in the reverse."""
 
 
+def rates_of(settings: Settings) -> tuple[float, ...]:
+    """Rates of input dropout to choose from: one, if it was given."""
+    return RATES if settings.input_dropout is None else (settings.input_dropout,)
+
+
 class Fit:
     """Trains networks on the genes of a panel alone.
 
@@ -37,6 +42,8 @@ class Fit:
         Levels of the candidates.
     settings
         What to train with.
+    layers
+        Hidden layers, the first of `Settings.hidden` so many times; by default as that says.
     """
 
     def __init__(
@@ -46,8 +53,10 @@ class Fit:
         panel: torch.Tensor,
         encoding: Encoding,
         settings: Settings,
+        layers: int | None = None,
     ) -> None:
         self.task, self.cells, self.settings, self.device = task, cells, settings, cells.device
+        self.hidden = settings.hidden if layers is None else settings.hidden[:1] * layers
         self.x = encoding(cells.batch(np.arange(cells.n_cells), panel), panel)
         self.steps = encoding.steps
         self.weights = [labels.class_weights(settings.class_balance) for labels in cells.labels]
@@ -114,7 +123,7 @@ class Fit:
         nets = Networks(
             len(seen),
             self.x.shape[1],
-            s.hidden,
+            self.hidden,
             {labels.target.name: labels.n_outputs for labels in self.cells.labels},
             generator(self.task, f"yoto {purpose} weights"),
             self.device,

@@ -12,6 +12,7 @@ class Settings:
     epochs: int
     batch_size: int
     hidden: tuple[int, ...]
+    deepen: bool
     batch_norm: bool
     dropout: float
     input_dropout: float | None

@@ -18,6 +18,7 @@ import numpy as np
 from .data import Cells, Labels
 from .encoding import Encoding
 from .losses import present
+from .markers import marker_places
 
 if TYPE_CHECKING:
     import torch
@@ -28,10 +29,10 @@ _RIDGE = 0.01  # added to the variances of a gene's steps, which are about 1
 _ROUNDS = 2000
 
 
-def relevance(
+def relevances(
     cells: Cells, encoding: Encoding, count: int, used: torch.Tensor | None = None
-) -> torch.Tensor:
-    """How early a gene is of use, from 1 for the first to 0 for the last.
+) -> dict[str, torch.Tensor]:
+    """How early a gene is of use, from 1 for the first to 0 for the last, by each order.
 
     The `count` genes that are best alone for one of the classes are ordered by boosting, those it
     does not take by what they are alone. A gene's relevance falls with the logarithm of its
@@ -40,7 +41,8 @@ def relevance(
 
     Returns
     -------
-    float32, shape (n_candidates,).
+    ``"boosting"``, and where there are classes ``"both"``: by the product of a gene's places in
+    boosting and in the merged marker lists. Each float32, shape (n_candidates,).
     """
     import torch
 
@@ -52,15 +54,28 @@ def relevance(
     order = alone.argsort(descending=True, stable=True)
     known = order[:count]
     known = known[alone[known] > 0]
-    found = torch.zeros(len(alone), dtype=torch.float64, device=cells.device)
     if not len(known):
-        return found.float()
+        return {"boosting": torch.zeros(len(alone), device=cells.device)}
     first = boosted(cells, encoding, known, targets, there)
     taken = torch.zeros(len(known), dtype=torch.bool, device=cells.device)
     taken[first] = True
     best = torch.cat([known[first], known[~taken]])
-    place = torch.arange(1, len(best) + 1, dtype=torch.float64, device=cells.device)
-    found[best] = 1 - place.log() / math.log(max(2, len(alone)))
+    found = {"boosting": _falling(best, len(alone))}
+    place = marker_places(cells, best, used)
+    if place is not None:
+        own = torch.arange(1, len(best) + 1, dtype=torch.float64, device=cells.device)
+        together = (own.log() + place.log()).argsort(stable=True)
+        found["both"] = _falling(best[together], len(alone))
+    return found
+
+
+def _falling(best: torch.Tensor, count: int) -> torch.Tensor:
+    """Relevance of `count` genes of which these come first, the others having none."""
+    import torch
+
+    found = torch.zeros(count, dtype=torch.float64, device=best.device)
+    place = torch.arange(1, len(best) + 1, dtype=torch.float64, device=best.device)
+    found[best] = 1 - place.log() / math.log(max(2, count))
     return found.float()
 
 

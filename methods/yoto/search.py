@@ -24,7 +24,7 @@ from .mask import TopK
 from .networks import Networks
 from .optimizers import RowAdam, ScoreAdam
 from .options import Settings
-from .relevance import relevance
+from .start import start_size
 from .training import panel_size, temperature
 
 if TYPE_CHECKING:
@@ -37,7 +37,13 @@ class Search:
     """Scores and the networks of the folds; each step draws a panel and updates both once."""
 
     def __init__(
-        self, task: Task, cells: Cells, encoding: Encoding, fold: np.ndarray, settings: Settings
+        self,
+        task: Task,
+        cells: Cells,
+        encoding: Encoding,
+        fold: torch.Tensor,
+        relevance: torch.Tensor,
+        settings: Settings,
     ) -> None:
         import torch
 
@@ -49,12 +55,10 @@ class Search:
         self.noise = generator(task, "yoto noise", self.device)
         self.shuffle = task.rng("yoto batches")
         self.scores = (0.01 * torch.randn(self.n_genes, generator=setup)).to(self.device)
-        self.fold = torch.from_numpy(fold).to(self.device)
-        self.count = int(fold.max()) + 1
-        self.start = min(self.n_genes, max(settings.start, 4 * self.k))
-        self.encoding = encoding
-        self.relevance = relevance(cells, encoding, self.start)
-        self.scores += settings.prior * self.relevance
+        self.fold, self.count = fold, int(fold.max()) + 1
+        self.start = start_size(settings, self.n_genes, self.k)
+        self.encoding, self.relevance = encoding, relevance
+        self.scores += settings.prior * relevance
         self.network = Networks(
             self.count,
             self.n_genes * self.encoding.steps,
