@@ -198,7 +198,7 @@ def test_what_the_predictor_uses_is_settled_on_panels_chosen_without_the_fold(
     monkeypatch.setattr(Fit, "held_out", better_with_half)
     found = run(task, epochs=3)
     facts = found.info["chosen"]
-    assert (facts["genes_used"], facts["input_dropout"]) == (4, RATES[1])
+    assert (facts["genes_used"], facts["input_dropout"]) == (4, RATES[2])
     assert facts["hidden_layers"] == (2 if better > 0 else 1)
     nested, chosen = [(8, 1, 1, 1)] * 3, [(8, 3, 1, 1)] * 3
     halves, usual, deep = [(4, 1, 1, 1)] * 3, [(4, 1, 1, 3)] * 3, [(4, 1, 2, 3)] * 3

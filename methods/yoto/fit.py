@@ -18,7 +18,7 @@ from .options import Settings
 if TYPE_CHECKING:
     import torch
 
-RATES = (0.0, 0.3, 0.6)
+RATES = (0.0, 0.1, 0.3, 0.6)
 """Input dropout that is tried: none where cells are many and genes few, most in the reverse."""
 
 
