@@ -4,10 +4,11 @@ Every gene has a score. Each step draws a panel, the k genes with the largest pe
 networks see those alone, and the scores learn through the soft mask (`mask`), from many genes
 down to k. By default each of a few networks learns from its own part of the cells and the scores
 from what the networks do on cells they have not seen (`folds`, `search`); the scores start from
-the genes that tell all classes apart in a linear model (`relevance`), and the panel leaves that
-start where held-out cells say so (`crossfit`). Genes enter as steps between their levels
-(`encoding`). The predictor (`fit`, `predictor`) is trained on the final panel, its input dropout
-and the number of genes it uses settled on held-out cells.
+the genes that tell all classes apart in a linear model, alone or with the markers of each class
+(`relevance`, `markers`, `start`), and the panel leaves that start where held-out cells say so
+(`crossfit`). Genes enter as steps between their levels (`encoding`). The predictor (`fit`,
+`predictor`) is trained on the final panel, its input dropout, its depth and the number of genes
+it uses settled on held-out cells.
 The published form, one network that is judged on the cells it learns from, is `training`.
 
 Source: the YOTO paper (Chopard et al. 2026, arXiv 2512.17678). Where it is silent, and wherever
@@ -285,8 +286,9 @@ def select(task: Task, params: Params) -> Selection:
     `Selection.scores` are the learned scores. ``info["curves"]`` holds, per epoch, the loss of
     each task (``loss:`` on the cells that train, ``held:`` on those that judge), the panel size k,
     the temperature tau and the turnover of the panel; ``info["chosen"]`` what held-out cells
-    settled: how much of the start counts in the scores that are returned, with the loss of each
-    choice, and the predictor's input dropout and number of genes, the first of the panel.
+    settled: whether markers count in the start, and how much of the start counts in the scores that
+    are returned, with the loss of each choice; the predictor's input dropout, hidden layers and
+    number of genes, the first of the panel.
 
     Raises
     ------
