@@ -67,8 +67,10 @@ def test_masks_of_several_models_are_those_of_each(
     several = TopKs(scores, sizes, ks, taus)
     soft = several.soft()
     slopes = several.gradient(upstream.gather(1, several.order[:, : several.reach]))
+    reaches = []
     for m, (size, k, tau) in enumerate(zip(sizes, ks, taus, strict=True)):
         alone = TopK(scores[m, :size], k, tau)
+        reaches.append(alone.reach)
         assert several.order[m, :k].tolist() == alone.order[:k].tolist()
         torch.testing.assert_close(soft[m, :size], alone.soft(), rtol=0, atol=1e-7)
         wanted = alone.gradient(upstream[m][alone.order[: alone.reach]])
@@ -76,6 +78,7 @@ def test_masks_of_several_models_are_those_of_each(
         torch.testing.assert_close(slopes[m, :size], wanted, rtol=0, atol=bound)
         assert not soft[m, size:].any()
         assert not slopes[m, size:].any()
+    assert several.reach == max(reaches), "as many ranks as any of them needs"
 
 
 def test_masks_say_what_does_not_fit() -> None:

@@ -272,7 +272,7 @@ _DECLARED: dict[str, Any] = {
     "nested": False,
     "needs": "prepared",
     "gpu": "optional",
-    "libraries": ("torch",),
+    "libraries": ("torch", "numba"),
     "together": select_many,
     "differ": ("beta", "tau_start", "tau_end", "anneal"),
     "cite": "Chopard et al. 2026",

@@ -102,6 +102,7 @@ class Cells:
             raise NotApplicable("yoto: no gene varies among the labelled training cells")
         spread = spread[self.genes]
         gain = 1 / np.maximum(spread, _FLOOR * np.median(spread)) if standardize else spread**0
+        self.scaled = standardize  # not, and the gain is 1
         self.groups = None if task.groups is None else task.groups[self.rows]
         self.gain = torch.from_numpy(gain.astype(np.float32)).to(self.device)
         self.labels = [_labels(target, self.rows, self.device) for target in targets]
@@ -115,7 +116,8 @@ class Cells:
 
     def batch(self, cells: np.ndarray, genes: torch.Tensor) -> torch.Tensor:
         """Scaled expression of some cells and candidates, float32, shape (cells, genes)."""
-        return self._expression(self.rows[cells], self.columns[genes]) * self.gain[genes]
+        found = self._expression(self.rows[cells], self.columns[genes])
+        return found * self.gain[genes] if self.scaled else found
 
     def _expression(self, rows: np.ndarray, columns: torch.Tensor) -> torch.Tensor:
         import torch

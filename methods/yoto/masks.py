@@ -23,6 +23,14 @@ _ABYSS = 1e9
 """Gap between the last gene of a model and what pads it."""
 
 
+def check(k: int, size: int, tau: float) -> None:
+    """Refuse an impossible size of a panel, or temperature."""
+    if not 1 <= k <= size:
+        raise ValueError(f"k must be between 1 and the number of genes ({size}), not {k}")
+    if not tau > 0:
+        raise ValueError(f"tau must be positive, not {tau}")
+
+
 class TopKs:
     """Hard and soft masks of the k largest scores of M models.
 
@@ -57,10 +65,7 @@ class TopKs:
         import torch
 
         for k, size, tau in zip(ks, sizes, taus, strict=True):
-            if not 1 <= k <= size:
-                raise ValueError(f"k must be between 1 and the number of genes ({size}), not {k}")
-            if not tau > 0:
-                raise ValueError(f"tau must be positive, not {tau}")
+            check(k, size, tau)
         self.n_genes, self.most = scores.shape[1], max(ks)
         deep = [tau * math.log(size / tolerance) for tau, size in zip(taus, sizes, strict=True)]
         # One copy to the device for all numbers of a step.
@@ -95,7 +100,7 @@ class TopKs:
         """``tau (logit(m, m) - logit(m, r))`` for rows m (M, R) and all leading ranks r."""
         index = rows.long()
         u, c = self._u.gather(1, index).unsqueeze(-1), self._c.gather(1, index).unsqueeze(-1)
-        return (c - self._c.unsqueeze(1)) - 2 * rows.unsqueeze(-1) * (u - self._u.unsqueeze(1))
+        return (self._c.unsqueeze(1) - c) - 2 * rows.unsqueeze(-1) * (self._u.unsqueeze(1) - u)
 
     def _find_windows(self) -> list[tuple[int, int, int, int]]:
         """Blocks of rows (first, last + 1), and columns (the same) that any model needs there."""
