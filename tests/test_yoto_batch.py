@@ -165,7 +165,7 @@ def test_runs_on_the_same_cells_hold_them_once() -> None:
     one = training.Trainer(first, s)
     trainers = [one, training.Trainer(second, s, one.cells), training.Trainer(third, s)]
     together = batch.Batch(trainers)
-    assert together.data.numel() == 2 * first.X.size
+    assert together.stacked.data.numel() == 2 * first.X.size
 
 
 # -- on a GPU ------------------------------------------------------------------------------

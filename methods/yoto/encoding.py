@@ -101,7 +101,24 @@ def _levels(x: torch.Tensor, quantiles: tuple[float, ...]) -> torch.Tensor:
     return torch.cat([low, ordered.gather(1, place.clamp(max=x.shape[0] - 1))], dim=1)
 
 
+def encoded(x: torch.Tensor, levels: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+    """Features of several runs, each with levels of its own.
+
+    Parameters
+    ----------
+    x
+        Expression, (R, n_cells, genes).
+    levels, slopes
+        Those of these genes, (R, genes, steps + 1) and (R, genes, steps).
+
+    Returns
+    -------
+    Shape (R, n_cells, genes * steps), a gene's together.
+    """
+    return _steps(x, levels.unsqueeze(1), slopes.unsqueeze(1)).flatten(2)
+
+
 def _steps(x: torch.Tensor, levels: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
     """Shape (n_cells, genes, steps)."""
-    inside = x.unsqueeze(-1).minimum(levels[:, 1:]).maximum(levels[:, :-1])
-    return (inside - levels[:, :-1]) * slopes
+    low, high = levels[..., :-1], levels[..., 1:]
+    return (x.unsqueeze(-1).minimum(high).maximum(low) - low) * slopes

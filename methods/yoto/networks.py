@@ -131,6 +131,40 @@ class Networks:
                         values = getattr(norms, name).view(self.count, -1)[number]
                         getattr(norm, name).copy_(values)
 
+    @classmethod
+    def joined(cls, several: Sequence[Networks]) -> Networks:
+        """All networks of several runs side by side, without their first layers, as `of`."""
+        import torch
+
+        def joint(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+            return torch.cat([part.detach() for part in parts]).requires_grad_()
+
+        def layer(pairs: Sequence[Pair]) -> Pair:
+            return joint([weight for weight, _ in pairs]), joint([bias for _, bias in pairs])
+
+        one, made = several[0], cls.__new__(cls)
+        made.count = sum(networks.count for networks in several)
+        made.hidden, made.dropout = one.hidden, one.dropout
+        made.first = one.first.new_empty(0)
+        made.bias = joint([n.bias for n in several])
+        made.layers = [layer(pairs) for pairs in zip(*(n.layers for n in several), strict=True)]
+        made.heads = {name: layer([n.heads[name] for n in several]) for name in one.heads}
+        device = one.first.device
+        made.norms = [_Norm(made.count * out, device) for out in made.hidden if one.norms]
+        return made
+
+    def parted_to(self, several: Sequence[Networks]) -> None:
+        """Give the networks that were `joined` what was learned; statistics stay as they were."""
+        import torch
+
+        with torch.no_grad():
+            for mine, *theirs in zip(
+                self.parameters(), *(n.parameters() for n in several), strict=True
+            ):
+                parts = mine.split([len(part) for part in theirs])
+                for part, values in zip(theirs, parts, strict=True):
+                    part.copy_(values)
+
     def parameters(self) -> list[torch.Tensor]:
         """Everything that is trained through autograd: all but `first`."""
         found = [self.bias]
@@ -155,8 +189,8 @@ class Networks:
         generator
             Draws the dropout; None evaluates: no dropout, running statistics.
         kept
-            Dropout that was drawn before, for training without a generator: which units stay in
-            each layer, bool (n_cells, M * width), or nothing where none is dropped.
+            Dropout that was drawn before, for training without a generator: what the units of
+            each layer are multiplied with, (n_cells, M * width), or nothing where none is dropped.
         """
         import torch
 
@@ -170,7 +204,7 @@ class Networks:
                 hidden = self.norms[depth].apply(hidden, training=training)
             hidden = drop(torch.relu(hidden), self.dropout, generator)
             if kept:
-                hidden = hidden * kept[depth] / (1 - self.dropout)
+                hidden = hidden * kept[depth]
         stack = self._stack(hidden)
         return {
             name: torch.baddbmm(bias, stack, weight) for name, (weight, bias) in self.heads.items()
@@ -248,11 +282,15 @@ def drop(
 
     Drawing a float per value would cost more than the layer itself.
     """
-    limit = round(256 * probability)
-    if generator is None or limit == 0:
+    if generator is None or round(256 * probability) == 0:
         return values
-    kept = random_bytes(values.shape, generator) >= limit
-    return values * (kept * (256 / (256 - limit)))
+    return values * kept_units(random_bytes(values.shape, generator), probability)
+
+
+def kept_units(drawn: torch.Tensor, probability: float) -> torch.Tensor:
+    """What the units are multiplied with for which these bytes were drawn: 0, or more than 1."""
+    limit = round(256 * probability)
+    return (drawn >= limit) * (256 / (256 - limit))
 
 
 def random_bytes(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:

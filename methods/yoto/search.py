@@ -110,8 +110,7 @@ class Search:
         n_batches = max(1, round(n_cells / s.batch_size))
         last = max(1, epochs * n_batches - 1)
         names = [labels.target.name for labels in self.cells.labels]
-        curves: dict[str, list[float]] = {f"loss:{name}": [] for name in names}
-        curves |= {f"held:{name}": [] for name in names} | {"k": [], "tau": [], "turnover": []}
+        curves = new_curves(names)
         panel: set[int] = set()
         average, summed = torch.zeros_like(self.scores), 0
         for epoch in range(epochs):
@@ -126,19 +125,17 @@ class Search:
                     average += self.scores
                     summed += 1
             before, panel = panel, set(self.scores.topk(self.k).indices.tolist())
-            for name, loss, held in zip(names, *(total / n_batches).tolist(), strict=True):
-                curves[f"loss:{name}"].append(round(loss, 5))
-                curves[f"held:{name}"].append(round(held, 5))
-            curves["k"].append(k)
-            curves["tau"].append(round(tau, 6))
-            curves["turnover"].append(round(1 - len(panel & before) / self.k, 5))
-            self.task.progress(
-                _SHARE * (epoch + 1) / epochs,
-                f"loss {np.mean(total[0].tolist()) / n_batches:.3f}, k {k}, tau {tau:.3g}",
-            )
+            turnover = 1 - len(panel & before) / self.k
+            losses = (total / n_batches).tolist()
+            add_epoch(curves, losses, k, tau, turnover)
+            self.tell((epoch + 1) / epochs, f"loss {np.mean(losses[0]):.3f}, k {k}, tau {tau:.3g}")
         if summed:
             self.scores = average / summed
         return curves
+
+    def tell(self, fraction: float, message: str) -> None:
+        """Tell how much of the search is done."""
+        self.task.progress(_SHARE * fraction, message)
 
     def step(self, batch: np.ndarray, k: int, tau: float) -> torch.Tensor:
         """Draw a panel of k genes, train scores and networks on it, return both losses per task."""
@@ -187,3 +184,19 @@ class Search:
             chosen = [part[:, rows] for part in counts]
             found.append([(each * part).sum() / part.sum().clamp(min=1) for part in chosen])
         return torch.stack([torch.stack(pair) for pair in found]).T
+
+
+def new_curves(names: list[str]) -> dict[str, list[float]]:
+    """Curves before the first epoch: losses of each task, then what the schedules do."""
+    found: dict[str, list[float]] = {f"loss:{name}": [] for name in names}
+    return found | {f"held:{name}": [] for name in names} | {"k": [], "tau": [], "turnover": []}
+
+
+def add_epoch(
+    curves: dict[str, list[float]], losses: list[list[float]], k: int, tau: float, turnover: float
+) -> None:
+    """Add an epoch to the curves; `losses` on the cells that train, and on those that judge."""
+    values = [*(round(loss, 5) for part in losses for loss in part), k]
+    values += [round(tau, 6), round(turnover, 5)]
+    for curve, value in zip(curves.values(), values, strict=True):
+        curve.append(value)
