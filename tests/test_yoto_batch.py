@@ -13,11 +13,16 @@ import numpy as np
 import pytest
 import torch
 from panelbench.methods import yoto
-from panelbench.methods.yoto import batch, training
+from panelbench.methods.yoto import batch, crossfit, training
+from panelbench.methods.yoto.asking import Learn
 from panelbench.methods.yoto.mask import TopK
 from panelbench.methods.yoto.masks import TopKs
 from panelbench.methods.yoto.model import Network
 from panelbench.methods.yoto.networks import Networks
+from panelbench.methods.yoto.optimizers import ScoreAdam
+from panelbench.methods.yoto.options import Settings
+from panelbench.methods.yoto.search import Search
+from panelbench.methods.yoto.searches import Searches
 
 from panelbench.contract import tasks
 from panelbench.method import Task, frozen_mapping
@@ -148,11 +153,86 @@ def test_a_training_in_a_group_is_the_one_alone(norm: bool) -> None:
                 np.testing.assert_allclose(mine, its, rtol=0, atol=2e-3)
 
 
+DEFAULT = yoto.settings(
+    yoto.Params(epochs=1, batch_size=32, hidden=(8,), search_hidden=(6,), start=24, members=2)
+)
+
+
+def _defaults() -> tuple[list[Task], list[Settings]]:
+    """The same with settings of their own, and one run that keeps groups of cells whole."""
+    several = _several()
+    grouped = replace(several[0], groups=np.arange(several[0].n_cells) % 3)
+    return [*several, grouped], [
+        DEFAULT,
+        replace(DEFAULT, beta=0.3, tau_start=1.0, anneal=0.2),
+        DEFAULT,
+        DEFAULT,
+        replace(DEFAULT, input_dropout=0.0, dropout=0.0),
+    ]
+
+
+def _search(task: Task, s: Settings) -> Search:
+    """The search that a run asks for, before its first step."""
+    run = crossfit._learned(task, s)
+    asked = next(run)
+    while not isinstance(asked, Learn):
+        asked = run.send(asked.alone())
+    return asked.search
+
+
+def test_first_steps_of_searches_in_a_group_are_those_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slopes: list[torch.Tensor] = []
+    plain = ScoreAdam.step
+
+    def spied(self: ScoreAdam, gradient: torch.Tensor) -> None:
+        slopes.append(gradient.clone())
+        plain(self, gradient)
+
+    monkeypatch.setattr(ScoreAdam, "step", spied)
+    several, settings = (part[:3] for part in _defaults())
+    together, alone = (
+        [_search(task, s) for task, s in zip(several, settings, strict=True)] for _ in range(2)
+    )
+    Searches(together).run(1)
+    both = slopes[:3]
+    for m, one in enumerate(alone):
+        slopes.clear()
+        one.run(1)
+        for mine, its in zip(slopes, both, strict=False):
+            wanted = mine / mine.abs().max()
+            found = its[m, : len(mine)] / mine.abs().max()
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+            assert not its[m, len(mine) :].any()
+
+
+def test_a_default_in_a_group_is_the_one_alone() -> None:
+    several, settings = _defaults()
+    found = crossfit.train_together(several, settings)
+    for task, s, together in zip(several, settings, found, strict=True):
+        alone = crossfit.train(task, s)
+        assert together.genes[: task.k].tolist() == alone.genes[: task.k].tolist()
+        mine, its = (found.scores[np.argsort(found.genes)] for found in (together, alone))
+        apart = np.abs(mine - its)
+        # A gene with next to no gradient moves by a step of Adam all the same.
+        assert np.median(apart) < 1e-5 and apart.max() < 0.02
+        for name, curve in alone.curves.items():
+            np.testing.assert_allclose(together.curves[name], curve, rtol=0, atol=1e-3)
+        assert together.chosen == pytest.approx(alone.chosen, abs=1e-3)
+        pairs = [*zip(together.layers, alone.layers, strict=True)]
+        pairs += [(together.heads[name], alone.heads[name]) for name in alone.heads]
+        for one, other in pairs:
+            for mine, its in zip(one, other, strict=True):
+                np.testing.assert_allclose(mine, its, rtol=0, atol=5e-3)
+
+
 def test_what_a_gpu_does_in_step_leaves_the_cpu_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any) -> None:
         raise AssertionError("a CPU does one run after the other, to the last bit as alone")
 
     monkeypatch.setattr(batch, "train_together", never)
+    monkeypatch.setattr(crossfit, "train_together", never)
     params = yoto.Params(preset="paper", epochs=1)
     several = _several()[:2]
     for task, one in zip(several, yoto.select_many(several, [params] * 2), strict=True):

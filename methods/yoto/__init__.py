@@ -221,23 +221,28 @@ def _select(task: Task, params: Params) -> Selection:
 def select_many(tasks: Sequence[Task], params: Sequence[Params]) -> list[Selection]:
     """Panels and predictors of several runs.
 
-    On a GPU published trainings (``preset=paper``) are done side by side (`batch`); all else, and
-    everything on a CPU, is done one after the other.
+    On a GPU trainings of one kind are done side by side (`batch`, `searches`, `fits`), but for
+    ``preset=joint``; that, and everything on a CPU, is done one after the other.
     """
     from . import batch, crossfit, training
 
     chosen = [settings(each) for each in params]
     found: dict[int, Trained] = {}
-    batched = [
-        number
-        for number, (task, each) in enumerate(zip(tasks, params, strict=True))
-        if task.device.startswith("cuda")
-        and each.preset != "default"
-        and batch.fits(chosen[number])
-    ]
-    if batched:
-        several = batch.train_together([tasks[n] for n in batched], [chosen[n] for n in batched])
-        found |= dict(zip(batched, several, strict=True))
+    default: list[int] = []
+    published: list[int] = []
+    for number, (task, each) in enumerate(zip(tasks, params, strict=True)):
+        if task.device.startswith("cuda"):
+            if each.preset == "default":
+                default.append(number)
+            elif batch.fits(chosen[number]):
+                published.append(number)
+    for numbers, together in (
+        (default, crossfit.train_together),
+        (published, batch.train_together),
+    ):
+        if numbers:
+            several = together([tasks[n] for n in numbers], [chosen[n] for n in numbers])
+            found |= dict(zip(numbers, several, strict=True))
     answers = []
     for number, (task, each) in enumerate(zip(tasks, params, strict=True)):
         train = crossfit.train if each.preset == "default" else training.train

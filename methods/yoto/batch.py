@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,9 +28,6 @@ from .training import Trained, Trainer, new_curves, panel_size, tell, temperatur
 
 if TYPE_CHECKING:
     import torch
-
-OWN = ("beta", "tau_start", "tau_end", "anneal")
-"""Settings that each model of a batch may have its own values of."""
 
 
 def fits(settings: Settings) -> bool:
@@ -52,8 +48,7 @@ def train_together(tasks: Sequence[Task], settings: Sequence[Settings]) -> list[
     cells = cells_of(tasks, settings)
     alike: dict[Any, list[int]] = defaultdict(list)
     for number, (mine, s) in enumerate(zip(cells, settings, strict=True)):
-        shared = replace(s, **dict.fromkeys(OWN, 0.0))  # type: ignore[arg-type]
-        alike[shape_of(mine), shared].append(number)
+        alike[shape_of(mine), s.shared()].append(number)
     found: dict[int, Trained] = {}
     with one_thread():
         for numbers in alike.values():

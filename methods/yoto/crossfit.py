@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 from panelbench.method import Task
 from panelbench.nn import Layer, one_thread
 
+from .asking import Deciding, Finish, HeldOut, Learn, alone, in_step
 from .data import Cells
 from .encoding import Encoding
 from .fit import Fit, rates_of
@@ -17,6 +19,7 @@ from .folds import assign_folds
 from .networks import Networks
 from .options import Settings
 from .search import Search
+from .stacked import cells_of
 from .start import Start, best_first, choose_start, nested_losses, worse
 from .training import Trained
 
@@ -64,36 +67,49 @@ def passes(settings: Settings, n_cells: int, least: int = _EPOCHS) -> int:
 def train(task: Task, settings: Settings) -> Trained:
     """Learn scores, choose the panel, fit the predictor; on one CPU thread."""
     with one_thread():
-        search, start, curves = learn_scores(task, settings)
-        cells, encoding = search.cells, search.encoding
-        epochs = passes(settings, cells.n_cells)
-        order, scores, chosen = choose(search, epochs)
-        shape = settle(search, start, epochs)
-        fit = fitted(search, order[: shape.size], shape.layers)
-        nets = fit.finish(shape.rate, shape.epochs)
-        task.progress(1.0, f"predictor trained, input dropout {shape.rate}")
-        layers, heads = as_layers(cells, encoding, order[: search.k], nets)
-        index = order.cpu().numpy()
-        return Trained(
-            genes=cells.genes[index],
-            scores=scores.cpu().numpy().astype(np.float64)[index],
-            k=search.k,
-            layers=layers,
-            heads=heads,
-            labels=cells.labels,
-            curves=curves,
-            chosen={f"start_loss:{name}": round(loss, 5) for name, loss in start.judged.items()}
-            | {"markers": float(start.name == "both")}
-            | chosen
-            | {
-                "genes_used": shape.size,
-                "input_dropout": shape.rate,
-                "hidden_layers": len(fit.hidden),
-            },
-        )
+        return alone(_run(task, settings))
 
 
-def choose(search: Search, epochs: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
+def train_together(tasks: Sequence[Task], settings: Sequence[Settings]) -> list[Trained]:
+    """The same for several runs, all on one device: trainings that agree in shape in step."""
+    with one_thread():
+        cells = cells_of(tasks, settings)
+        return in_step([_run(*each) for each in zip(tasks, settings, cells, strict=True)])
+
+
+def _run(task: Task, settings: Settings, cells: Cells | None = None) -> Deciding[Trained]:
+    search, start, curves = yield from _learned(task, settings, cells)
+    cells, encoding = search.cells, search.encoding
+    epochs = passes(settings, cells.n_cells)
+    order, scores, chosen = yield from choose(search, epochs)
+    shape = yield from settle(search, start, epochs)
+    fit = fitted(search, order[: shape.size], shape.layers)
+    nets = yield Finish(fit, shape.rate, shape.epochs)
+    task.progress(1.0, f"predictor trained, input dropout {shape.rate}")
+    layers, heads = as_layers(cells, encoding, order[: search.k], nets)
+    index = order.cpu().numpy()
+    return Trained(
+        genes=cells.genes[index],
+        scores=scores.cpu().numpy().astype(np.float64)[index],
+        k=search.k,
+        layers=layers,
+        heads=heads,
+        labels=cells.labels,
+        curves=curves,
+        chosen={f"start_loss:{name}": round(loss, 5) for name, loss in start.judged.items()}
+        | {"markers": float(start.name == "both")}
+        | chosen
+        | {
+            "genes_used": shape.size,
+            "input_dropout": shape.rate,
+            "hidden_layers": len(fit.hidden),
+        },
+    )
+
+
+def choose(
+    search: Search, epochs: int
+) -> Deciding[tuple[torch.Tensor, torch.Tensor, dict[str, float]]]:
     """Settle on held-out cells how far the panel goes from where the scores started.
 
     The learned scores have seen what every fold says, so they look better on it than they are:
@@ -110,7 +126,8 @@ def choose(search: Search, epochs: int) -> tuple[torch.Tensor, torch.Tensor, dic
     for share in SHARES:
         scores = search.scores + share * search.settings.prior * search.relevance
         order = best_first(scores)
-        each = fitted(search, order[: search.k]).held_out(seen, rates, max(1, epochs // 2))
+        panel = fitted(search, order[: search.k])
+        each = yield HeldOut(panel, seen, rates, max(1, epochs // 2))
         best = int(each.mean(dim=1).argmin())
         rates = (rates[best],)
         found.append((order, scores))
@@ -125,7 +142,7 @@ def choose(search: Search, epochs: int) -> tuple[torch.Tensor, torch.Tensor, dic
     return *found[number], {"start": SHARES[number]} | facts
 
 
-def settle(search: Search, start: Start, epochs: int) -> Shape:
+def settle(search: Search, start: Start, epochs: int) -> Deciding[Shape]:
     """How many of the panel's genes the predictor uses, its input dropout and its depth.
 
     Each fold is predicted from a panel that was chosen without it, as test cells are; genes that
@@ -139,12 +156,13 @@ def settle(search: Search, start: Start, epochs: int) -> Shape:
 
     def losses(
         size: int, rates: tuple[float, ...], epochs: int, layers: int | None = None
-    ) -> torch.Tensor:
+    ) -> Deciding[torch.Tensor]:
         return nested_losses(
             lambda panel: fitted(search, panel, layers), start.nested, outside, size, rates, epochs
         )
 
-    found = {search.k: start.losses, half: losses(half, rates, max(1, epochs // 2))}
+    fewer = yield from losses(half, rates, max(1, epochs // 2))
+    found = {search.k: start.losses, half: fewer}
     means = {(size, i): float(x.mean()) for size, each in found.items() for i, x in enumerate(each)}
     size, number = min(means, key=lambda place: means[place])
     rate = rates[number]
@@ -152,8 +170,9 @@ def settle(search: Search, start: Start, epochs: int) -> Shape:
         return Shape(size, rate, None, epochs)
     layers, times = DEEPER
     longer = min(settings.epochs, round(times * epochs))
-    usual, deep = losses(size, (rate,), epochs)[0], losses(size, (rate,), longer, layers)[0]
-    if worse(usual - deep, settings.margin):
+    usual = yield from losses(size, (rate,), epochs)
+    deep = yield from losses(size, (rate,), longer, layers)
+    if worse(usual[0] - deep[0], settings.margin):
         return Shape(size, rate, layers, longer)
     return Shape(size, rate, None, epochs)
 
@@ -165,13 +184,19 @@ def fitted(search: Search, panel: torch.Tensor, layers: int | None = None) -> Fi
 
 def learn_scores(task: Task, settings: Settings) -> tuple[Search, Start, dict[str, list[float]]]:
     """Choose the start and run the search; returns it with its curves."""
+    return alone(_learned(task, settings))
+
+
+def _learned(
+    task: Task, settings: Settings, cells: Cells | None = None
+) -> Deciding[tuple[Search, Start, dict[str, list[float]]]]:
     import torch
 
-    cells = Cells(task, standardize=settings.standardize)
+    cells = cells or Cells(task, standardize=settings.standardize)
     encoding = Encoding(cells, settings.levels, task.rng("yoto levels"))
     folds = assign_folds(cells.labels, cells.groups, settings.folds, task.rng("yoto folds"))
     fold = torch.from_numpy(folds).to(cells.device)
-    start = choose_start(
+    start = yield from choose_start(
         cells,
         encoding,
         fold,
@@ -181,7 +206,8 @@ def learn_scores(task: Task, settings: Settings) -> tuple[Search, Start, dict[st
         max(1, passes(settings, cells.n_cells) // 2),
     )
     search = Search(task, cells, encoding, fold, start.relevance, settings)
-    return search, start, search.run(passes(settings, cells.n_cells, _SEARCH_EPOCHS))
+    curves = yield Learn(search, passes(settings, cells.n_cells, _SEARCH_EPOCHS))
+    return search, start, curves
 
 
 def as_layers(

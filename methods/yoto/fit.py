@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +27,42 @@ RATES = (0.0, 0.1, 0.3, 0.6)
 def rates_of(settings: Settings) -> tuple[float, ...]:
     """Rates of input dropout to choose from: one, if it was given."""
     return RATES if settings.input_dropout is None else (settings.input_dropout,)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Networks to be trained on one panel.
+
+    Attributes
+    ----------
+    fit
+        The panel and its cells.
+    seen
+        Which cells train each network, bool (M, n_cells).
+    rates
+        Input dropout of each network, (M,).
+    purpose
+        Names the random generators.
+    """
+
+    fit: Fit
+    seen: torch.Tensor
+    rates: torch.Tensor
+    purpose: str
+
+    def networks(self) -> Networks:
+        """The networks before their first step."""
+        s = self.fit.settings
+        return Networks(
+            len(self.seen),
+            self.fit.x.shape[1],
+            self.fit.hidden,
+            {labels.target.name: labels.n_outputs for labels in self.fit.cells.labels},
+            generator(self.fit.task, f"yoto {self.purpose} weights"),
+            self.fit.device,
+            batch_norm=s.batch_norm,
+            dropout=s.dropout,
+        )
 
 
 class Fit:
@@ -79,57 +117,49 @@ class Fit:
         float64 (rates, n_cells): the mean over tasks, scaled so that the mean over cells is that
         over the labels that there are; 0 for a cell that all networks have seen.
         """
+        return self.losses_of(self.train(self.folds(seen, rates), epochs), seen, len(rates))
+
+    def folds(self, seen: torch.Tensor, rates: Sequence[float]) -> Job:
+        """The job of `held_out`: a network for each rate and set of cells."""
+        import torch
+
+        each_rate = torch.tensor(rates, device=self.device).repeat_interleave(len(seen))
+        return Job(self, seen.repeat(len(rates), 1), each_rate, "fit folds")
+
+    def losses_of(self, nets: Networks, seen: torch.Tensor, count: int) -> torch.Tensor:
+        """What `held_out` returns, of the networks that were trained for it."""
         import torch
 
         rows = torch.arange(self.cells.n_cells, device=self.device)
-        found = torch.zeros(len(rates), len(rows), dtype=torch.float64, device=self.device)
-        all_seen = seen.repeat(len(rates), 1)
-        each_rate = torch.tensor(rates, device=self.device).repeat_interleave(len(seen))
-        nets = self.train(all_seen, each_rate, epochs, "fit folds")
+        found = torch.zeros(count, len(rows), dtype=torch.float64, device=self.device)
+        all_seen = seen.repeat(count, 1)
         with torch.no_grad():
             each = self._losses(nets.forward(self.x @ nets.first), rows, 0.0)
         for loss, there in zip(each, self.there, strict=True):
-            held = (loss * there * ~all_seen).view(len(rates), -1, len(rows)).sum(1)
+            held = (loss * there * ~all_seen).view(count, -1, len(rows)).sum(1)
             found += held * (len(rows) / (len(each) * there.sum().clamp(min=1)))
         return found
 
     def finish(self, rate: float, epochs: int) -> Networks:
         """Train the predictor's networks on all cells."""
+        return self.train(self.members(rate), epochs)
+
+    def members(self, rate: float) -> Job:
+        """The job of `finish`: networks that have all seen everything."""
         import torch
 
         members = self.settings.members
         everyone = torch.ones(members, self.cells.n_cells, dtype=torch.bool, device=self.device)
-        return self.train(everyone, torch.full((members,), rate, device=self.device), epochs, "fit")
+        return Job(self, everyone, torch.full((members,), rate, device=self.device), "fit")
 
-    def train(self, seen: torch.Tensor, rates: torch.Tensor, epochs: int, purpose: str) -> Networks:
-        """Train networks side by side, the learning rate falling to 0.
-
-        Parameters
-        ----------
-        seen
-            Which cells train each network, bool (M, n_cells).
-        rates
-            Input dropout of each network, (M,).
-        epochs
-            Passes over the cells.
-        purpose
-            Names the random generators.
-        """
+    def train(self, job: Job, epochs: int) -> Networks:
+        """Train networks side by side for so many passes, the learning rate falling to 0."""
         import torch
 
         s, n_cells = self.settings, self.cells.n_cells
-        noise = generator(self.task, f"yoto {purpose} noise", self.device)
-        shuffle = self.task.rng(f"yoto {purpose} batches")
-        nets = Networks(
-            len(seen),
-            self.x.shape[1],
-            self.hidden,
-            {labels.target.name: labels.n_outputs for labels in self.cells.labels},
-            generator(self.task, f"yoto {purpose} weights"),
-            self.device,
-            batch_norm=s.batch_norm,
-            dropout=s.dropout,
-        )
+        seen, rates, nets = job.seen, job.rates, job.networks()
+        noise = generator(self.task, f"yoto {job.purpose} noise", self.device)
+        shuffle = self.task.rng(f"yoto {job.purpose} batches")
         nets.first.requires_grad_()
         optimizer = torch.optim.AdamW(
             [nets.first, *nets.parameters()], lr=s.lr, weight_decay=s.weight_decay, fused=True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -36,3 +36,7 @@ class Settings:
     levels: tuple[float, ...]
     members: int
     held_out: bool
+
+    def shared(self) -> Settings:
+        """The same without what each of several runs in step may have its own values of."""
+        return replace(self, beta=0.0, tau_start=0.0, tau_end=0.0, anneal=0.0)

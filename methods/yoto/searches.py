@@ -33,7 +33,7 @@ class Searches:
     ----------
     searches
         Before their first step: as many cells, folds and tasks, and the same settings but for
-        those of `batch.OWN`. They get back their scores.
+        those that are not `Settings.shared`. They get back their scores.
     """
 
     def __init__(self, searches: Sequence[Search]) -> None:

@@ -93,6 +93,7 @@ def cells_of(tasks: Sequence[Task], settings: Sequence[Settings]) -> list[Cells]
             for i in range(number)
             if tasks[i].X is task.X
             and tasks[i].targets is task.targets
+            and tasks[i].groups is task.groups
             and settings[i].standardize == s.standardize
         )
         twin = next(twins, None)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .asking import Deciding, HeldOut
 from .fit import Fit, rates_of
 from .relevance import relevances
 
@@ -54,7 +55,7 @@ def choose_start(
     fitted: Fitted,
     k: int,
     epochs: int,
-) -> Start:
+) -> Deciding[Start]:
     """Boosting's order, or that with markers where it is better by `margin` standard errors.
 
     Every fold is predicted from a panel that was chosen without it, as test cells are.
@@ -78,7 +79,7 @@ def choose_start(
     for name in final:
         # A fold outside of which no gene says anything has no order but boosting's.
         nested = [best_first(orders.get(name, orders["boosting"])) for orders in each_fold]
-        losses = nested_losses(fitted, nested, outside, k, rates_of(settings), epochs)
+        losses = yield from nested_losses(fitted, nested, outside, k, rates_of(settings), epochs)
         found[name] = Start(name, final[name], nested, losses, {})
     judged = {name: float(start.losses.mean(dim=1).min()) for name, start in found.items()}
     chosen = found["boosting"]
@@ -105,7 +106,7 @@ def nested_losses(
     size: int,
     rates: tuple[float, ...],
     epochs: int,
-) -> torch.Tensor:
+) -> Deciding[torch.Tensor]:
     """Loss of every cell with a panel and a network that have not seen it.
 
     Returns
@@ -114,10 +115,9 @@ def nested_losses(
     """
     import torch
 
-    each = [
-        fitted(order[:size]).held_out(seen[None], rates, epochs)
-        for order, seen in zip(nested, outside, strict=True)
-    ]
+    each = []
+    for order, seen in zip(nested, outside, strict=True):
+        each.append((yield HeldOut(fitted(order[:size]), seen[None], rates, epochs)))
     return torch.stack(each).sum(0)
 
 
