@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from panelbench import __version__
-from panelbench.commands import JSON_FORMAT, design, options
+from panelbench.commands import JSON_FORMAT, design, env, options
 from panelbench.errors import ConfigError, InputError, PanelbenchError
 from panelbench.text import printable
 
@@ -130,8 +130,9 @@ def _request(values: dict[str, Any]) -> Request:
 
 
 def _settings(values: dict[str, Any]) -> Settings:
+    from panelbench.records.places import default_cache
     from panelbench.running.needs import parse_needs
-    from panelbench.running.settings import Settings, default_cache, default_mirrors, parse_retry
+    from panelbench.running.settings import Settings, default_mirrors, parse_retry
     from panelbench.units import seconds, size
 
     time, memory = values.get("time_limit"), values.get("memory_limit")
@@ -318,6 +319,12 @@ def _clean(values: dict[str, Any]) -> int:
         status=values["status"],
         yes=values["yes"],
     )
+
+
+@_command("env", "List, make or remove environments of methods.", env.asked, options.place)
+def _env(values: dict[str, Any]) -> int:
+    chosen = values["methods"] or ()
+    return env.environments(values["what"], chosen, _settings(values), values["output"])
 
 
 @_command("pack", "Pack finished records into one file per suite.", options.pack, options.place)

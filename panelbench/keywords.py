@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from panelbench.errors import ConfigError
-from panelbench.running.settings import Settings, default_cache, default_mirrors
+from panelbench.records.places import default_cache
+from panelbench.running.settings import Settings, default_mirrors
 from panelbench.suite.request import Request
 
 

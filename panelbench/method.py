@@ -10,9 +10,10 @@ A method is a function in a module of its own::
     def select(task: Task, params: Params) -> Selection: ...
 
 This module says what is declared, given and returned. Of ``panelbench`` a method imports it and
-where needed `ranking` (from scores to a ranking), `errors` and `nn` (what neural methods share);
-nothing else, and heavy libraries (scanpy, torch, pandas) inside functions. The rules that every
-method keeps are in ``contract/methods.py``; ``panelbench test-method FILE`` tries them.
+where needed `ranking` (from scores to a ranking), `errors`, `nn` (what neural methods share) and
+`environments` (to run a script in an environment of its own); nothing else, and heavy libraries
+(scanpy, torch, pandas) inside functions. The rules that every method keeps are in
+``contract/methods.py``; ``panelbench test-method FILE`` tries them.
 
 A parameter that has a range says so in its type, ``epochs: Annotated[int, Ge(1)] = 100``, with
 ``annotated_types``; a rule between parameters is a ``__post_init__`` that raises `ValueError`.
@@ -33,6 +34,7 @@ import numpy as np
 from panelbench.task import Kind, Matrix, Needs, Target, Task, frozen_mapping, no_progress
 
 __all__ = [
+    "Environment",
     "Kind",
     "Matrix",
     "Method",
@@ -109,6 +111,38 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Environment:
+    """A virtual environment of a method's own, for libraries that clash with those of the suite.
+
+    The suite makes it once and keeps it (`panelbench.environments`, which also runs the method's
+    script in it).
+
+    Attributes
+    ----------
+    requirements
+        All distributions that it has, dependencies included, as ``pip freeze`` prints them:
+        ``name==version``. Nothing else is resolved, so that one list is one environment.
+    python
+        Version of Python, as ``"3.11"``; the one that runs the suite by default.
+    """
+
+    requirements: tuple[str, ...] = ()
+    python: str = ""
+
+    def __post_init__(self) -> None:
+        for item in self.requirements:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+-]+", item):
+                raise ValueError(f"requirement {item!r}: write name==version, as pip freeze does")
+        if self.python and not re.fullmatch(r"3\.\d+", self.python):
+            raise ValueError(f"python={self.python!r}: write a version as '3.11'")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides what it is, JSON-ready; the order of the requirements does not."""
+        return {"requirements": sorted(self.requirements), "python": self.python}
+
+
+@dataclass(frozen=True)
 class NoParams:
     """Parameters of a method that has none."""
 
@@ -168,6 +202,9 @@ class Method:
         Raised by the author when behaviour changes.
     libraries
         Distributions whose versions can change the result; absent ones make a run skipped.
+    environment
+        Environment of its own in which it runs a script (`Task.python`); the run is not done where
+        it has not been made.
     helpers
         Modules outside the method's own whose source belongs to the method.
     together
@@ -204,6 +241,7 @@ class Method:
     minutes: float = 120.0
     version: int = 1
     libraries: tuple[str, ...] = ()
+    environment: Environment | None = None
     helpers: tuple[str, ...] = ()
     together: Callable[[Sequence[Task], Sequence[Any]], Sequence[Selection]] | None = None
     differ: tuple[str, ...] = ()

@@ -21,9 +21,11 @@ from panelbench.records.files import write_atomically
 from panelbench.records.store import Store
 from panelbench.running.executor import Executor
 from panelbench.running.needs import parse_needs, with_suite
+from panelbench.running.own_environments import make_missing
 from panelbench.running.settings import Settings
 from panelbench.running.states import States
 from panelbench.suite.request import Request
+from panelbench.suite.runs import SelectRun
 
 EXECUTORS = ("slurm", "dask")
 
@@ -40,6 +42,8 @@ class Submission:
         Jobs in their order.
     standing
         Where the runs stand, and how many are queued.
+    settings
+        Where and how.
     ids
         Ids that jobs got, by name.
     """
@@ -47,10 +51,13 @@ class Submission:
     engine: Engine
     jobs: list[Job]
     standing: Standing
+    settings: Settings
     ids: dict[str, str] = field(default_factory=dict)
 
     def send(self, said: Callable[[Job, str], None] = lambda job, id: None) -> dict[str, str]:
         """Send the jobs off, in their order; `said` is called with each and its id.
+
+        Environments that methods need are made first: jobs make none.
 
         Raises
         ------
@@ -58,6 +65,9 @@ class Submission:
             When the scheduler refuses one; those before it are sent, and the next call sends
             what is missing.
         """
+        make_missing(
+            (i.run for i in self.standing.todo if isinstance(i.run, SelectRun)), self.settings
+        )
         for job in self.jobs:
             after = [self.ids.get(name, name) for name in job.after]
             try:
@@ -144,7 +154,7 @@ def arrange(
     todo = {item.run.dataset.file for item in found.todo}
     unprepared = [dataset for dataset in ready.unprepared(plan) if dataset.file in todo]
     jobs = jobs_of(plan, request, settings, found.todo, unprepared, queued, how)
-    return Submission(engine, jobs, found)
+    return Submission(engine, jobs, found, settings)
 
 
 def submit(

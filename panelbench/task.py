@@ -109,6 +109,8 @@ class Task:
         Bytes the run may hold, or None.
     scratch
         An empty folder of the run's own, removed afterwards.
+    python
+        Python of the environment that the method declares, else None.
     progress
         Called as ``progress(fraction, message)``; cheap, may be called often.
     """
@@ -127,6 +129,7 @@ class Task:
     device: str = "cpu"
     memory_limit: int | None = None
     scratch: Path = field(default_factory=Path)
+    python: Path | None = None
     progress: Callable[[float, str], None] = no_progress
 
     @property

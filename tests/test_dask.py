@@ -163,4 +163,6 @@ def test_a_suite_goes_through_dask(
     assert "0 runs sent" in bench.call_here("submit", *call).out
     with pytest.raises(ConfigError, match="only jobs of Slurm"):
         engine = Dask(bench.results, cluster.scheduler_address)
-        Submission(engine, [], Standing([], 0, [])).write(bench.folder / "scripts")
+        Submission(engine, [], Standing([], 0, []), Settings(bench.results, bench.folder)).write(
+            bench.folder / "scripts"
+        )

@@ -20,6 +20,7 @@ FLOORS = [
     {"errors", "units", "schema", "text", "task"},
     {"method", "evaluator"},
     {"ranking", "nn", "records"},
+    {"environments"},
     {"scoring"},
     {"params", "registry"},
     {"data"},

@@ -58,14 +58,20 @@ def real_data(name: str) -> Path:
 
 
 def need_libraries(method: Method) -> None:
-    """Skip a test of a method whose libraries, extras of the package, are not installed."""
+    """Skip a test of a method whose libraries (extras) or environment are not there."""
     import pytest
 
+    from panelbench.contract.tasks import python_for
+    from panelbench.errors import Fault
     from panelbench.records.keys import library_versions
 
     missing = [name for name, found in library_versions(method.libraries).items() if found is None]
     if missing:
         pytest.skip(f"{method.id} needs {', '.join(missing)}")
+    try:
+        python_for(method)
+    except Fault as error:
+        pytest.skip(f"{method.id} {error}")
 
 
 def method_source(id: str, body: str, declared: str = "nested=True") -> str:

@@ -13,7 +13,7 @@ from panelbench.contract import tasks
 from panelbench.contract.imports import imports_late, imports_only, own_files
 from panelbench.contract.rules import NotAsked, Rules, demand, lacking
 from panelbench.contract.watch import leaves_random_states, starts_no_process
-from panelbench.errors import NotApplicable
+from panelbench.errors import Fault, NotApplicable
 from panelbench.method import Matrix, Method, Predictor, Selection, Target, Task
 from panelbench.ranking import gene_variances
 from panelbench.stages.selection import (
@@ -24,7 +24,7 @@ from panelbench.stages.selection import (
     saved_predictor,
 )
 
-OFFERED = ("method", "ranking", "errors", "nn")
+OFFERED = ("method", "ranking", "errors", "nn", "environments")
 """Parts of panelbench that a method may import."""
 
 
@@ -53,7 +53,8 @@ class MethodTrial:
         """What is missing on this machine, if anything."""
         try:
             resolve_device(self.method, "auto")
-        except NotApplicable as error:
+            tasks.python_for(self.method)
+        except (NotApplicable, Fault) as error:
             return str(error)
         return lacking(self.method.libraries)
 
@@ -121,7 +122,7 @@ def says_what_it_is(trial: MethodTrial) -> None:
 
 @RULES.rule
 def imports_what_is_offered(trial: MethodTrial) -> None:
-    """Of panelbench its module imports method, ranking, errors and nn only."""
+    """Of panelbench its module imports method, ranking, errors, nn and environments only."""
     imports_only(trial.method.module, OFFERED)
 
 
@@ -315,6 +316,8 @@ def _content(found: Selection) -> tuple[Any, ...]:
 @RULES.rule
 def one_job_starts_no_process(trial: MethodTrial) -> None:
     """With one job it starts neither a process nor a program."""
+    if trial.method.environment is not None:
+        raise NotAsked("runs a script in an environment of its own")
     _ = trial.usual  # whatever is imported is imported now
     starts_no_process(lambda: trial.run(n_jobs=1))
 

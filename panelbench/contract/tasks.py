@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from panelbench.environments.place import python_of
 from panelbench.method import Matrix, Method, Target, Task, frozen_mapping
 from panelbench.params import make_params
+from panelbench.records.places import default_cache
 
 N_CELLS, N_GENES, N_CLASSES = 150, 60, 3
 MARKERS = 4
@@ -165,8 +168,14 @@ def make_task(
             else rng.normal(size=(len(raw), 12)).astype(np.float32)
         ),
         "groups": np.array(["a", "b"])[np.arange(len(raw)) % 2],
+        "python": python_for(method),
     }
     return Task(**(options | given))
+
+
+def python_for(method: Method) -> Path | None:
+    """Python of a method's environment, where the usual cache folder has it; see `python_of`."""
+    return python_of(method, default_cache()) if method.environment is not None else None
 
 
 def first_cells(task: Task, n: int) -> Task:

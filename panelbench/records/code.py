@@ -31,6 +31,7 @@ NOT_COUNTED: dict[str, str] = {
     "panelbench.records.cache": "keeps what stages made, under their own keys",
     "panelbench.records.files": "writes files whole or not at all",
     "panelbench.records.status": "words and colours of how runs end",
+    "panelbench.environments.place": "where environments lie; requirements are in the key",
     "panelbench.data.fetch": "brings files; the digest of their bytes is in the key",
     "panelbench.methods": "the folder of methods; each method has a digest of its own",
 }

@@ -14,6 +14,8 @@ from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_GROUP = Path("/proc/self/cgroup")
+_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "SGE_TASK_ID", "PANELBENCH_CORES")
+"""Variables that a job has: of schedulers, and of ours."""
 
 
 def usable_cores() -> int:
@@ -47,6 +49,21 @@ def usable_memory() -> int | None:
             # "max", or a number near 2^63, is no limit.
             known += [int(text)] if text.isdigit() and int(text) < 2**60 else []
     return min(known, default=None)
+
+
+def in_job() -> bool:
+    """Whether this process is part of a scheduler's job, not started by a person."""
+    return any(os.environ.get(name) for name in _JOBS)
+
+
+def kernel_kills() -> int:
+    """Processes that the kernel has killed for want of memory, as far as it counts them."""
+    total = 0
+    for place in (_CGROUPS / "memory.events", Path("/proc/vmstat")):
+        for line in _read(place).splitlines():
+            name, _, count = line.partition(" ")
+            total += int(count) if name == "oom_kill" and count.isdigit() else 0
+    return total
 
 
 def scratch_root() -> Path:

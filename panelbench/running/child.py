@@ -234,9 +234,17 @@ def _check_code(job: RunJob) -> None:
 
 
 def _environment(job: RunJob) -> dict[str, object]:
+    from panelbench.environments.place import Place, environments_folder
+    from panelbench.method import Environment
     from panelbench.records.provenance import environment
 
-    return environment(job.identity.get("libraries", ()))
+    found = environment(job.identity.get("libraries", ()))
+    declared = job.identity.get("environment")
+    if declared is not None:
+        own = Environment(tuple(declared["requirements"]), declared["python"])
+        facts = Place(environments_folder(job.cache), own).facts()
+        found["own"] = {name: facts.get(name) for name in ("python", "distributions")}
+    return found
 
 
 def _printed(log: Path) -> str:

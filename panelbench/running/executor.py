@@ -24,6 +24,7 @@ from panelbench.registry import Broken
 from panelbench.running.groups import Ended, do_in_groups, group_job, groups_of, in_group
 from panelbench.running.jobs import Attempt, PrepareJob, Resources, RunJob
 from panelbench.running.needs import allowed, need_of
+from panelbench.running.own_environments import make_missing
 from panelbench.running.progress import Reporter
 from panelbench.running.settings import Settings
 from panelbench.running.states import StageSummary, State, States
@@ -153,6 +154,7 @@ class Executor:
 
     def select(self, plan: Plan) -> StageSummary:
         """Do the selections of a plan."""
+        make_missing(plan.selections, self.settings, lambda run: self.states.of(run).due)
         return self._stage("select", plan.selections, self._select_job)
 
     def evaluate(self, plan: Plan) -> StageSummary:
@@ -241,9 +243,7 @@ class Executor:
             return None
         folder = self.store.folder(run.address)
         attempt = new_attempt(after=self.store.files(run.address))
-        if not self._claims.take(folder, attempt):
-            return None
-        if not self.states.of(run, claimed=True).due:
+        if not (self._claims.take(folder, attempt) and self.states.of(run, claimed=True).due):
             return None
         return make_job(run, attempt)
 

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 
@@ -107,17 +106,6 @@ def _resident(process: psutil.Process) -> int:
 def _proportional(process: psutil.Process) -> int:
     full = process.memory_full_info()
     return int(getattr(full, "pss", full.rss))
-
-
-def kernel_kills() -> int:
-    """Processes that the kernel has killed for want of memory, as far as it counts them."""
-    total = 0
-    for place in ("/sys/fs/cgroup/memory.events", "/proc/vmstat"):
-        with contextlib.suppress(OSError, ValueError):
-            for line in Path(place).read_text(encoding="ascii").splitlines():
-                name, _, count = line.partition(" ")
-                total += int(count) if name == "oom_kill" else 0
-    return total
 
 
 def alive(pid: int) -> bool:

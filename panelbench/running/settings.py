@@ -69,13 +69,6 @@ class Settings:
         return max(1, usable_cores() // self.n_workers)
 
 
-def default_cache() -> Path:
-    """``$PANELBENCH_CACHE``, or the user's cache folder."""
-    import platformdirs
-
-    return Path(os.environ.get("PANELBENCH_CACHE") or platformdirs.user_cache_dir("panelbench"))
-
-
 def default_mirrors() -> tuple[Path, ...]:
     """Folders in ``$PANELBENCH_MIRROR``, separated as in ``$PATH``."""
     folders = os.environ.get("PANELBENCH_MIRROR", "").split(os.pathsep)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from panelbench.errors import Fault
+from panelbench.records.grant import kernel_kills
 from panelbench.records.status import Status
 from panelbench.running import processes
 from panelbench.running.child import do_group, do_prepare, do_run, load_prepared
@@ -115,7 +116,7 @@ def serve(parent: int) -> None:
         else:
             held.read(order.job.prepared)
             read_code(order.job.first)
-        kills, worker = processes.kernel_kills(), os.getpid()
+        kills, worker = kernel_kills(), os.getpid()
         pid = os.fork()
         if pid == 0:
             code = 1
@@ -131,7 +132,7 @@ def serve(parent: int) -> None:
         _, status = os.waitpid(pid, 0)
         processes.stop_descendants(worker)
         _reap()
-        ran_out = processes.kernel_kills() > kills
+        ran_out = kernel_kills() > kills
         os.write(protocol, encode_reply(Exited(os.waitstatus_to_exitcode(status), ran_out)))
 
 

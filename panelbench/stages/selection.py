@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.data.specs import TaskSpec
+from panelbench.environments.place import python_of
 from panelbench.errors import MethodError, NotApplicable, PanelbenchError
 from panelbench.method import Method, Predictor, Selection, Target, Task
 from panelbench.params import make_params
@@ -154,6 +155,7 @@ def _declared(question: SelectQuestion, tools: Toolbox) -> tuple[Method, str]:
     missing = [n for n, found in library_versions(method.libraries).items() if found is None]
     if missing:
         raise NotApplicable(f"needs {', '.join(missing)}: pip install {' '.join(missing)}")
+    python_of(method, tools.cache)  # before cells are read
     return method, resolve_device(method, tools.device)
 
 
@@ -187,6 +189,7 @@ def _asked(
             device=device,
             memory_limit=tools.memory_limit,
             scratch=tools.scratch,
+            python=python_of(method, tools.cache),
             progress=tools.progress,
         )
     if method.cut and not method.sizes_itself and question.k > task.n_genes:

@@ -144,6 +144,7 @@ def build_task(
     device: str = "cpu",
     memory_limit: int | None = None,
     scratch: Path | None = None,
+    python: Path | None = None,
     progress: Callable[[float, str], None] | None = None,
 ) -> Task:
     """Make the task that a method receives.
@@ -157,7 +158,7 @@ def build_task(
         that have its label.
     labels
         Tasks to select for; empty for an unsupervised method.
-    k, seed, validation, include, n_jobs, device, memory_limit, scratch, progress
+    k, seed, validation, include, n_jobs, device, memory_limit, scratch, python, progress
         See `Task`. `validation` is given for all of `cells`.
     noise
         Fraction of labels to redraw.
@@ -195,5 +196,6 @@ def build_task(
         device=device,
         memory_limit=memory_limit,
         scratch=scratch or Path(),
+        python=python,
         progress=progress or no_progress,
     )

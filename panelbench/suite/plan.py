@@ -296,6 +296,9 @@ class _Runs:
             "code": self._code.digest(_SELECT),
             "libraries": library_versions(getattr(entrant.declared, "libraries", ())),
         }
+        own = getattr(entrant.declared, "environment", None)
+        if own is not None:
+            identity["environment"] = own.identity
         key = digest(identity)
         if key not in self.selections:
             self.selections[key] = SelectRun(
