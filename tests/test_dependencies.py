@@ -17,6 +17,7 @@ EXTRAS = {
     "distributed": "distributed",
     "igraph": "igraph",
     "lightning": "lightning",
+    "scmer": "scmer",
     "scvi": "scvi-tools",
     "torchvision": "torchvision",
     "triku": "triku",

@@ -187,12 +187,15 @@ def first_cells(task: Task, n: int) -> Task:
 
 
 def quick_params(method: Method, given: Mapping[str, Any] | None = None) -> Any:
-    """Parameters with few epochs (``*epochs``, at most 3) and trees (50), if not given."""
+    """Parameters with few epochs (``*epochs``, at most 3) and trees, if not given.
+
+    At most 50 trees of a forest (``n_estimators``), 3 of which each costs a training (``n_trees``).
+    """
     defaults = method.params()
     values = {item.name: getattr(defaults, item.name) for item in fields(method.params)}
     short = {
         name: min(value, 50 if name == "n_estimators" else 3)
         for name, value in values.items()
-        if isinstance(value, int) and (name.endswith("epochs") or name == "n_estimators")
+        if isinstance(value, int) and name.endswith(("epochs", "n_estimators", "n_trees"))
     }
     return make_params(method, {**short, **(given or {})})
