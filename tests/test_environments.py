@@ -149,7 +149,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(subprocess.Popen, "communicate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        making._run(["sleep", "100"], "mine")
+        making._run(["sleep", "20"], "mine")
     assert started[0].returncode == -signal.SIGKILL
     with pytest.raises(KeyboardInterrupt):
         make(Place(tmp_path, TINY), "mine")
@@ -289,7 +289,7 @@ def test_an_interrupt_stops_the_script(
 
     monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        call(task, script(tmp_path, "import time; time.sleep(100)"), {})
+        call(task, script(tmp_path, "import time; time.sleep(5)"), {})
     assert seen[-1].returncode == -signal.SIGKILL
 
 

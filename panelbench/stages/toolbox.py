@@ -33,7 +33,7 @@ OUTSIDE: dict[str, str] = {
     "scratch": "an empty folder of the run's own",
     "methods_dirs": "where methods are looked for; the code that is found is in the key",
     "evaluators_dirs": "where evaluators are looked for; the code that is found is in the key",
-    "cache": "keeps what was computed, by key",
+    "cache": "keeps what was computed, by key, and environments, by requirements",
     "send": "takes messages about progress",
     "selection": "the record of the selection that the key names",
     "arrays": "the arrays of that record",
