@@ -14,7 +14,7 @@ from panelbench.method import Selection, Task, method
 from panelbench.nn import one_thread
 from panelbench.ranking import gene_variances, score_order
 
-_PER_PAIR = 80
+_PER_PAIR = 100
 """Bytes that the library holds, at its peak, for each pair of cells."""
 
 
