@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -433,6 +434,13 @@ def test_the_command(bench: Bench, offline: None, monkeypatch: pytest.MonkeyPatc
     (root / "0123456789abcdef").mkdir()
     assert states() == {"mine": "made", "": "not finished"}
     assert "0123456789abcdef" in env("remove").out and states() == {"mine": "made"}
+    (root / ".abc.0123.tmp").mkdir()
+    with (root / ".abc.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert states() == {"mine": "made", "": "being made"}
+        assert "nothing to remove" in env("remove").out
+    assert states() == {"mine": "made", "": "not finished"}
+    assert ".abc.0123.tmp" in env("remove").out
     assert "removed" in env("remove", "mine").out and states() == {"mine": "missing"}
     assert "nothing to remove" in env("remove").out
     assert "plain has no environment of its own" in env("make", "plain").err

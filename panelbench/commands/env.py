@@ -120,9 +120,9 @@ def _make(places: dict[str, Place]) -> int:
 
 
 def _remove(wanted: Sequence[Path]) -> int:
-    from panelbench.environments.make import remove
+    from panelbench.environments.make import being_made, remove
 
-    there = [folder for folder in wanted if folder.exists()]
+    there = [folder for folder in wanted if folder.exists() and not being_made(folder)]
     for folder in there:
         print(f"removed {short_path(folder)}, {remove(folder) / _GB:.2f} GB")
     if not there:
@@ -144,13 +144,15 @@ def _line(name: str, place: Place) -> dict[str, Any]:
 
 def _left(folder: Path) -> dict[str, Any]:
     """Line of a folder that no method asks for."""
+    from panelbench.environments.make import being_made
     from panelbench.environments.place import FACTS
     from panelbench.records.facts import read_facts
 
     facts = read_facts(folder / FACTS)
+    unfinished = "being made" if being_made(folder) else "not finished"
     return {
         "method": "",
-        "state": "no method asks for it" if facts else "not finished",
+        "state": "no method asks for it" if facts else unfinished,
         "python": facts.get("python", ""),
         "packages": len(facts.get("requirements", ())),
         "bytes": facts.get("bytes", 0),

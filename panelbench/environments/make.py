@@ -81,6 +81,22 @@ def remove(folder: Path) -> int:
     return size
 
 
+def being_made(folder: Path) -> bool:
+    """Whether what is not finished belongs to a process that goes on with it."""
+    import fcntl
+
+    if not folder.name.startswith("."):
+        return False
+    try:
+        with folder.with_name(f".{folder.name.split('.')[1]}.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def _beginning(place: Place, name: str) -> str:
     count = len(place.environment.requirements)
     return f"environment of {name}: {count} packages are installed for Python {place.version}, once"
