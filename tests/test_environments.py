@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -292,6 +293,31 @@ def test_an_interrupt_stops_the_script(
     with pytest.raises(KeyboardInterrupt):
         call(task, script(tmp_path, "import time; time.sleep(5)"), {})
     assert seen[-1].returncode == -signal.SIGKILL
+
+
+STARTS = """
+import os, subprocess, sys, time
+from pathlib import Path
+place = Path(sys.argv[4])
+subprocess.Popen([*sys.argv[1:], str(os.getpid())])
+while not (place / "pid").exists():
+    time.sleep(0.01)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell of a parent's end")
+def test_a_script_ends_with_the_process_that_started_it(made: Place, tmp_path: Path) -> None:
+    runner.write(tmp_path, "given", {"place": str(tmp_path)})
+    body = (
+        "open(given['place'] + '/new', 'w').write(str(os.getpid()))\n"
+        "os.rename(given['place'] + '/new', given['place'] + '/pid')\n"
+        "import time; time.sleep(30)"
+    )
+    told = [str(made.python), runner.__file__, str(script(tmp_path, body)), str(tmp_path)]
+    subprocess.run([sys.executable, "-c", STARTS, *told], check=True)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int((tmp_path / "pid").read_text())).wait(10)
 
 
 def test_without_an_environment_nothing_is_called(task: Task, tmp_path: Path) -> None:
