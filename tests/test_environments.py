@@ -422,7 +422,7 @@ def test_a_run_makes_what_is_missing_and_records_it(
         (bench.methods / id / "__init__.py").write_text(PACKAGE.format(id=id))
         (bench.methods / id / "inside.py").write_text(inside)
     own = bench.own(
-        "--method", "mine", "--method", "slow", "--k", "4", "--seed", "0", "--jobs", "2"
+        "--method", "mine", "--method", "slow", "--k", "4", "--seed", "0", "--jobs", "1"
     )
 
     found = bench.call("select", *own, "--time-limit", "6")
