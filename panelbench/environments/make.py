@@ -200,7 +200,9 @@ def _explained(printed: str, command: list[str]) -> str:
     if "No space left on device" in printed:
         return _full()
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
-    said = " ".join([*errors[-2:], *([] if errors else lines[-3:])]) or "it said nothing"
+    # The first line says what it is, the last ones how it ended.
+    ends = lines if len(lines) < 5 else [lines[0], "...", *lines[-3:]]
+    said = " ".join(errors[-2:] or ends) or "it said nothing"
     if any(sign in printed.lower() for sign in _NETWORK):
         said += "; without a network, make it on a machine that has one and the same cache folder"
     return f"{Path(command[0]).name} {' '.join(command[1:3])}: {said[:1200]}"
