@@ -31,7 +31,7 @@ DEEPER = (2, 1.5)
 if TYPE_CHECKING:
     import torch
 
-_EPOCHS, _SEARCH_EPOCHS = 30, 60
+EPOCHS, SEARCH_EPOCHS = 30, 60
 """Passes over many cells, whatever the steps: of the predictor's training and of the search. Genes
 that tell something only together (an XOR) are not found in 30."""
 
@@ -58,7 +58,7 @@ class Shape:
     epochs: int
 
 
-def passes(settings: Settings, n_cells: int, least: int = _EPOCHS) -> int:
+def passes(settings: Settings, n_cells: int, least: int = EPOCHS) -> int:
     """Epochs that make `Settings.steps` steps, so many at least, within `Settings.epochs`."""
     n_batches = max(1, round(n_cells / settings.batch_size))
     return min(settings.epochs, max(least, -(-settings.steps // n_batches)))
@@ -206,7 +206,7 @@ def _learned(
         max(1, passes(settings, cells.n_cells) // 2),
     )
     search = Search(task, cells, encoding, fold, start.relevance, settings)
-    curves = yield Learn(search, passes(settings, cells.n_cells, _SEARCH_EPOCHS))
+    curves = yield Learn(search, passes(settings, cells.n_cells, SEARCH_EPOCHS))
     return search, start, curves
 
 

@@ -2,6 +2,8 @@
 
     python tests/perf/gpu.py                               # about 9 minutes at most
     python tests/perf/gpu.py --device cpu --quick          # the same code, small, without a GPU
+    python tests/perf/gpu.py --data FOLDER                 # with CITEseq.mat and CITEseq-labels.mat
+    python tests/perf/gpu.py --tables                      # all runs of its tables, an hour or so
 
 It makes its inputs itself (under 60 MiB), needs no network, and prints one Markdown table: first
 whether everything that runs on a GPU gives what the CPU gives, then times with their goals, peak
@@ -18,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +29,7 @@ from panelbench.methods import yoto
 from panelbench.methods.markermap.subset import rounds, rounds_gradient
 from panelbench.methods.persist import mask as persist_mask
 from panelbench.methods.persist.network import Network, cross_entropy
-from panelbench.methods.yoto import batch
+from panelbench.methods.yoto import batch, crossfit
 from panelbench.methods.yoto.mask import TopK
 from panelbench.methods.yoto.masks import TopKs
 from panelbench.methods.yoto.training import Trainer
@@ -34,6 +37,8 @@ from panelbench.methods.yoto.training import Trainer
 from panelbench.method import Target, Task, frozen_mapping
 
 PAPER = yoto.Params(preset="paper")
+DEFAULT = yoto.Params()
+PERSIST = yoto.PersistParams()
 
 
 @dataclass
@@ -137,6 +142,22 @@ def one_epoch(table: Table, device: str, task: Task) -> None:
     table.check("losses of that epoch", losses, 1e-3)
 
 
+def default_epoch(table: Table, device: str, task: Task) -> None:
+    """The default, three runs in step on the device against each alone on the CPU, one epoch."""
+    several = [task, replace(task, k=2 * task.k), replace(task, seed=1)]
+    settings = [yoto.settings(replace(DEFAULT, epochs=1, batch_size=64))] * 3
+    found = crossfit.train_together([replace(each, device=device) for each in several], settings)
+    apart, losses = [], 0.0
+    for each, s, other in zip(several, settings, found, strict=True):
+        one = crossfit.train(each, s)
+        mine, its = (x.scores[np.argsort(x.genes)] for x in (one, other))
+        apart.append(float(np.quantile(np.abs(mine - its), 0.9)))
+        pairs = zip(one.curves.values(), other.curves.values(), strict=True)
+        losses = max(losses, *(float(np.abs(np.subtract(a, b)).max()) for a, b in pairs))
+    table.check("the default: scores after an epoch, 9 of 10 genes, 3 in step", max(apart), 1e-3)
+    table.check("the default: losses of that epoch", losses, 1e-2)
+
+
 def gradients(table: Table, device: str, task: Task) -> None:
     """Gradients of all weights in the first step, against the CPU."""
     found = []
@@ -164,14 +185,10 @@ def trainings(table: Table, device: str, task: Task, epochs: int, steps: int) ->
     alone, again = (yoto.select(tasks[0], params) for _ in range(2))
     table.add("the same training twice: same panel", *_same(alone, again, task.k, must=True))
     table.add("alone and in a group of 2: genes of the panel", *_same(alone, together[0], task.k))
-    here = yoto.select(replace(task, device="cpu"), params)
-    table.add("on the CPU and here: genes of the panel", *_same(here, alone, task.k))
-    both = [np.argsort(np.argsort(_by_gene(found))) for found in (here, alone)]
-    table.add("rank correlation of those scores", f"{np.corrcoef(*both)[0, 1]:.3f}", "stated")
-    default = yoto.Params(epochs=epochs, steps=steps)
-    found = yoto.select(tasks[0], default)
-    other = yoto.select(replace(task, device="cpu"), default)
-    table.add("the default, on the CPU and here: genes of the panel", *_same(other, found, task.k))
+    default = replace(DEFAULT, epochs=epochs, steps=steps)
+    found, other = yoto.select_many(tasks, [default] * 2)
+    by_itself = yoto.select(tasks[1], default)
+    table.add("the default in a group of 2: genes of the panel", *_same(by_itself, other, task.k))
     for name, selection in (("published", alone), ("default", found)):
         assert selection.predictor is not None
         columns = [int(gene[1:]) for gene in selection.predictor.genes]
@@ -181,6 +198,37 @@ def trainings(table: Table, device: str, task: Task, epochs: int, steps: int) ->
         table.add(
             f"{name}: cells it was trained on told right", f"{right:.2f}", ">= 0.8", right >= 0.8
         )
+
+
+def cpu_and_device(
+    table: Table, device: str, what: str, task: Task, params: yoto.Params, seeds: int
+) -> None:
+    """Panels and scores of some seeds, on the CPU and on the device."""
+    shared, ranks = [], []
+    for seed in range(seeds):
+        mine = replace(task, seed=seed)
+        here = yoto.select(replace(mine, device="cpu"), params)
+        there = yoto.select(replace(mine, device=device), params)
+        shared.append(str(len({*here.ranking[: task.k]} & {*there.ranking[: task.k]})))
+        both = [np.argsort(np.argsort(_by_gene(found))) for found in (here, there)]
+        ranks.append(f"{np.corrcoef(*both)[0, 1]:.3f}")
+    said = f"{', '.join(shared)} of {task.k}; rank correlation {', '.join(ranks)}"
+    table.add(f"{what}, CPU and here, {seeds} seeds: genes of the panel", said, "stated")
+
+
+def citeseq(folder: Path) -> Task:
+    """Four fifths of CITE-seq's cells, 500 genes, 13 types."""
+    from scipy.io import loadmat
+
+    counts = loadmat(folder / "CITEseq.mat")["G"].T.astype(np.float32)
+    values = loadmat(folder / "CITEseq-labels.mat")["labels"].ravel()
+    names, codes = np.unique(values, return_inverse=True)
+    rows = np.sort(np.random.default_rng(0).permutation(len(counts))[: len(counts) * 4 // 5])
+    depth = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    matrix = np.log1p(1e4 * counts / depth)[rows]
+    target = Target("type", "classification", codes[rows].astype(np.int64), tuple(map(str, names)))
+    genes = np.array([f"g{i}" for i in range(matrix.shape[1])])
+    return Task(matrix, genes, frozen_mapping({"type": target}), k=32, seed=0)
 
 
 def _by_gene(found: Any) -> np.ndarray:
@@ -227,15 +275,24 @@ def markermap(table: Table, device: str) -> None:
     table.check("MarkerMap: its gradient, relative", error, 1e-4)
 
 
-def check(table: Table, device: str, *, quick: bool) -> None:
+def check(table: Table, device: str, *, quick: bool, data: Path | None = None) -> None:
     """All that must be right."""
     task = cells(400, 200, 8, types=8) if quick else cells(2000, 1000, 32)
     masks(table, device)
     gradients(table, device, task)
     one_epoch(table, device, task)
+    default_epoch(table, device, task)
     persist(table, device)
     markermap(table, device)
-    trainings(table, device, task, *((12, 20) if quick else (60, 60)))
+    epochs, steps = (12, 20) if quick else (60, 60)
+    trainings(table, device, task, epochs, steps)
+    real = citeseq(data) if data else None
+    name, given = ("CITE-seq", real) if real else ("made cells", task)
+    for kind, params in (("published", PAPER), ("default", DEFAULT)):
+        # 60 epochs of the published form: at most a minute of a CPU.
+        short = replace(params, epochs=2 if quick else 60, steps=steps if not real else 400)
+        what = f"{kind} on {name}, {given.n_cells:,} x {given.n_genes:,}, {short.epochs} epochs"
+        cpu_and_device(table, device, what, given, short, 2 if quick else 3)
 
 
 # -- how long, how much --------------------------------------------------------------------
@@ -257,27 +314,50 @@ def measured(device: str) -> Iterator[dict[str, float]]:
     found["seconds"] = time.perf_counter() - start
 
 
+def default_epochs(most: int, n_cells: int) -> int:
+    """Passes over the cells that a run of the default takes in all, with so many at a time."""
+    s = yoto.settings(replace(DEFAULT, epochs=most))
+    fit = crossfit.passes(s, n_cells)
+    longer = min(most, round(crossfit.DEEPER[1] * fit))
+    search = crossfit.passes(s, n_cells, crossfit.SEARCH_EPOCHS)
+    tried = 2 * s.folds + len(crossfit.SHARES) + s.folds  # starts, shares, half of the panel
+    deeper = s.folds * (fit + longer)
+    return search + tried * max(1, fit // 2) + deeper + longer
+
+
 def timing(
-    table: Table, what: str, goal: str, tasks: list[Task], epochs: int, seconds: float
+    table: Table,
+    what: str,
+    goal: str,
+    tasks: list[Task],
+    epochs: int,
+    seconds: float,
+    params: yoto.Params = PAPER,
 ) -> float:
     """A row for trainings of so many epochs together, cut to what `seconds` allow."""
-    device = tasks[0].device
+    device, default = tasks[0].device, params.preset == "default"
+    together = crossfit.train_together if default else batch.train_together
 
     def train(count: int) -> dict[str, float]:
         # The schedules run over the epochs that are done, so that a short training is a sample.
-        params = replace(PAPER, epochs=count)
+        settings = yoto.settings(replace(params, epochs=count))
         with measured(device) as found:
-            batch.train_together(tasks, [yoto.settings(params)] * len(tasks))
+            together(tasks, [settings] * len(tasks))
         return found
 
+    def work(count: int) -> int:
+        return default_epochs(count, tasks[0].n_cells) if default else count
+
     first, second = (train(count)["seconds"] for count in (1, 3))
-    each = max((second - first) / 2, 1e-4)
-    count = max(3, min(epochs, int(seconds / each)))
+    each = max((second - first) / (work(3) - work(1)), 1e-4)
+    fixed = first - work(1) * each
+    counts = range(3, epochs + 1)
+    count = max((c for c in counts if work(c) * each <= seconds), default=3)
     found = train(count)
-    whole = first - each + (found["seconds"] - (first - each)) * epochs / count
-    said = f"{whole:.1f} s" + (f" (from {count} of {epochs} epochs)" if count < epochs else "")
+    whole = fixed + (found["seconds"] - fixed) * work(epochs) / work(count)
+    cut = f" (from {work(count)} of {work(epochs)} epochs)" if count < epochs else ""
     memory = f", {found['memory']:.0f} MB" if "memory" in found else ""
-    table.add(what, said + memory, goal)
+    table.add(what, f"{whole:.1f} s{cut}{memory}", goal)
     return whole
 
 
@@ -300,36 +380,66 @@ def kernels(table: Table, tasks: list[Task], epochs: int) -> None:
 
 def times(table: Table, device: str, minutes: float, *, quick: bool) -> None:
     """The times that have goals."""
-    part = 60 * minutes / 5
+    part = 60 * minutes / 6
     n_cells, n_genes, epochs = (300, 150, 4) if quick else (10_679, 10_000, 1000)
     visp = cells(n_cells, n_genes, 8 if quick else 64, device=device, types=8 if quick else 90)
     size = f"{n_cells:,} x {n_genes:,}"
     one = timing(table, f"one model, {size}, k {visp.k}, {epochs} epochs", "<= 20 s", [visp],
                  epochs, part)  # fmt: skip
-    seeds = 2 if quick else 3
-    # Seeds have other cells: as many matrices of their own as there are seeds.
-    rng = np.random.default_rng(1)
-    own = [visp]
-    for seed in range(1, seeds):
-        order = rng.permutation(visp.n_cells)
-        targets = {t.name: replace(t, values=t.values[order]) for t in visp.targets.values()}
-        own.append(replace(visp, X=visp.X[order], targets=frozen_mapping(targets), seed=seed))
-    sizes = (4, 8) if quick else (16, 32, 64, 128, 256)
-    grid = [replace(task, k=k) for task in own for k in sizes]
-    several = timing(table, f"{len(sizes)} panel sizes x {seeds} seeds of it together", "<= 120 s",
-                     grid, epochs, part)  # fmt: skip
+    seeds, sizes = (2, (4, 8)) if quick else (3, (16, 32, 64, 128, 256))
+    grid = grid_of(visp, sizes, seeds)
+    runs = f"{len(sizes)} panel sizes x {seeds} seeds"
+    several = timing(table, f"{runs} of it together", "<= 120 s", grid, epochs, part)
     ratio = several / (len(grid) * one)
     table.add("the same, against one after the other", f"1/{1 / ratio:.1f}", "<= 1/5")
     small = cells(*((200, 100) if quick else (5000, 2000)), 8 if quick else 32, device=device)
     crowd = [replace(small, seed=seed) for seed in range(4 if quick else 64)]
     timing(table, f"{len(crowd)} models, {small.n_cells:,} x {small.n_genes:,}", "<= 120 s", crowd,
            epochs, part)  # fmt: skip
+    most = 4 if quick else 60
+    alone = timing(table, f"the default, {size}, one run", "", [visp], most, part, DEFAULT)
+    whole = timing(table, f"the default, {runs} in step", "", grid, most, part, DEFAULT)
+    ratio = whole / (len(grid) * alone)
+    table.add("the same, against one after the other", f"1/{1 / ratio:.1f}")
+    # 9 runs on 51,200 cells, of which each has fewer genes; 12 with PERSIST's network; by steps.
+    hours = (several + whole) * (1 + 200 / 42) + several * 0.8
+    said = f"{hours / 60:.0f} min (guessed from the rows above, by steps; --tables measures it)"
+    table.add("all of YOTO's tables", said, "<= 60 min")
     kernels(table, [visp], 1)
     kernels(table, grid, 1)
-    start = time.perf_counter()
-    yoto.select(small, yoto.Params(epochs=1 if quick else 1000))
-    took = time.perf_counter() - start
-    table.add(f"the default, {small.n_cells:,} x {small.n_genes:,}, one run", f"{took:.1f} s")
+
+
+def grid_of(task: Task, sizes: tuple[int, ...], seeds: int) -> list[Task]:
+    """Runs of several sizes and seeds; seeds have other cells, so each has a matrix of its own."""
+    rng = np.random.default_rng(1)
+    own = [task]
+    for seed in range(1, seeds):
+        order = rng.permutation(task.n_cells)
+        targets = {t.name: replace(t, values=t.values[order]) for t in task.targets.values()}
+        own.append(replace(task, X=task.X[order], targets=frozen_mapping(targets), seed=seed))
+    return [replace(each, k=k) for each in own for k in sizes]
+
+
+def tables(table: Table, device: str, *, quick: bool) -> None:
+    """All runs of YOTO's tables: every data set, k, seed and ablation on cells of their sizes."""
+    sets = {
+        "VISp": ((10_679, 10_000, 90), (16, 32, 64, 128, 256)),
+        "COVID-PBMC": ((51_200, 5_000, 40), (16, 32, 64)),
+    }
+    total = 0.0
+    for name, ((n_cells, n_genes, types), sizes) in sets.items():
+        if quick:
+            n_cells, n_genes, types, sizes = 200, 80, 4, sizes[:1]
+        grid = grid_of(cells(n_cells, n_genes, sizes[0], device=device, types=types), sizes, 3)
+        kinds = {"published": PAPER, "default": DEFAULT}
+        if name == "VISp":
+            kinds["PERSIST's network"] = PERSIST
+        for kind, params in kinds.items():
+            default = params.preset == "default"
+            epochs = 2 if quick else 60 if default else 1000
+            what = f"tables: {name}, {kind}, {len(grid)} runs"
+            total += timing(table, what, "", grid, epochs, np.inf, params)
+    table.add("all of YOTO's tables", f"{total / 60:.1f} min", "<= 60 min")
 
 
 def main(arguments: list[str] | None = None, say: Callable[[str], None] = print) -> int:
@@ -338,6 +448,8 @@ def main(arguments: list[str] | None = None, say: Callable[[str], None] = print)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to try the script itself")
     parser.add_argument("--only-check", action="store_true", help="correctness alone")
+    parser.add_argument("--data", type=Path, help="folder with CITEseq.mat and its labels")
+    parser.add_argument("--tables", action="store_true", help="all runs of YOTO's tables")
     parser.add_argument("--minutes", type=float, default=5.0, help="for the times")
     given = parser.parse_args(arguments)
     if given.device.startswith("cuda") and not torch.cuda.is_available():
@@ -346,9 +458,11 @@ def main(arguments: list[str] | None = None, say: Callable[[str], None] = print)
     name = torch.cuda.get_device_name() if given.device.startswith("cuda") else "the CPU"
     say(f"torch {torch.__version__} on {name}\n\n| what | found | goal | kept |\n|---|---|---|---|")
     table = Table()
-    check(table, given.device, quick=given.quick)
+    check(table, given.device, quick=given.quick, data=given.data)
     if not given.only_check:
         times(table, given.device, given.minutes, quick=given.quick)
+    if given.tables:
+        tables(table, given.device, quick=given.quick)
     say(f"\n{table.wrong} of {len(table.rows)} rows are not as they must be")
     return int(table.wrong > 0)
 
