@@ -406,7 +406,7 @@ def planted(seed: int, n_cells: int = 8000, n_genes: int = 500) -> tuple[Task, s
 def test_planted_genes_and_an_xor_pair_are_found() -> None:
     from panelbench.methods.mrmr import Params, select_by_f
 
-    for seed in range(3):
-        task, truth = planted(seed)
-        assert truth <= set(panel(yoto.select(task, yoto.Params()), 10))
-        assert not {3, 4} <= set(panel(select_by_f(task, Params()), 10))
+    # Of the seeds 0, 1 and 2 the one where the pair comes up last (results/perf/yoto.md has all).
+    task, truth = planted(1)
+    assert truth <= set(panel(yoto.select(task, yoto.Params()), 10))
+    assert not {3, 4} <= set(panel(select_by_f(task, Params()), 10))
