@@ -149,9 +149,7 @@ class Batch:
         import torch
 
         cells = torch.stack([batch for batch, *_ in draws])
-        noise = torch.ones(self.scores.shape)
-        for number, (_, own, *_) in enumerate(draws):
-            noise[number, : len(own)] = own
+        noise = self.stacked.padded([own for _, own, *_ in draws], 1.0)
         layers = zip(*(kept for _, _, *kept in draws), strict=True)
         kept = [torch.cat(layer, dim=1).to(self.device) for layer in layers]
         scale = 1 / (1 - self.settings.dropout)

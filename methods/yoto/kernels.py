@@ -113,6 +113,18 @@ def _start(
 
 
 @_compiled
+def _next(
+    entries: np.ndarray, ratios: np.ndarray, fade: np.ndarray, low: int, row: int, floor: float
+) -> int:
+    """Leave out what has vanished, add the entry next to the peak; give the first that counts."""
+    while low < row - 1 and entries[low] < floor:
+        low += 1
+    # The new entry goes through the loop of the row too: times its ratio of 1.
+    entries[row - 1], ratios[row - 1] = fade[row - 1], 1.0
+    return low
+
+
+@_compiled
 def _totals(
     gaps: np.ndarray, fade: np.ndarray, upstream: np.ndarray, first: int, last: int, floor: float
 ) -> np.ndarray:
@@ -121,11 +133,8 @@ def _totals(
     entries, ratios, sums = np.zeros(n), np.zeros(n), np.zeros((2, n))
     low = _start(gaps, first - 1, floor, entries, ratios)
     for m in range(max(first, 1), last):
-        while low < m - 1 and entries[low] < floor:
-            low += 1
+        low = _next(entries, ratios, fade, low, m, floor)
         after = fade[m - 1] * fade[m]
-        # The entry next to the peak goes through the loop too: times its ratio of 1.
-        entries[m - 1], ratios[m - 1] = fade[m - 1], 1.0
         entry, ratio, above = entries[low:m], ratios[low:m], upstream[low:m]
         total = dot = 0.0
         for r in range(len(entry)):
@@ -155,10 +164,8 @@ def _spread(
     entries, ratios = np.zeros(n), np.zeros(n)
     low = _start(gaps, first - 1, floor, entries, ratios)
     for m in range(max(first, 1), last):
-        while low < m - 1 and entries[low] < floor:
-            low += 1
+        low = _next(entries, ratios, fade, low, m, floor)
         after = fade[m - 1] * fade[m]
-        entries[m - 1], ratios[m - 1] = fade[m - 1], 1.0
         scale, mean, number = rows[0, m], rows[1, m], rows[2, m]
         entry, ratio, above = entries[low:m], ratios[low:m], upstream[low:m]
         plain, weighted = columns[0, low:m], columns[1, low:m]

@@ -138,9 +138,7 @@ class Searches:
         import torch
 
         cells = torch.stack([batch for batch, *_ in draws]).to(self.device)
-        noise = torch.ones(self.scores.shape)
-        for number, (_, own, *_) in enumerate(draws):
-            noise[number, : len(own)] = own
+        noise = self.stacked.padded([own for _, own, *_ in draws], 1.0)
         layers = zip(*(units for _, _, *units in draws), strict=True)
         kept = [
             kept_units(torch.cat(layer, dim=1).to(self.device), self.settings.dropout)

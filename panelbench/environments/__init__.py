@@ -1,6 +1,6 @@
 """Virtual environments of methods whose libraries clash with ours: made once, kept, called.
 
-A method declares an `panelbench.method.Environment` and calls a script of its own in it::
+A method declares a `panelbench.method.Environment` and calls a script of its own in it::
 
     HERE = Path(__file__).parent
 

@@ -21,7 +21,8 @@ FOLDER = "packs"
 """Folder of the archives below the results folder."""
 SUFFIX = ".zip"
 _DAMAGED = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
-"""What reading a damaged archive ends in."""
+"""What reading a damaged archive ends in; zipfile says the last two where wrong bytes name a
+compression that it does not know, or claim that a member is encrypted."""
 
 _Stamp = tuple[str, int, int, int]
 _Runs = dict[str, dict[str, zipfile.ZipInfo]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from panelbench.data import checks
-from panelbench.errors import ConfigError, DataError, hint
+from panelbench.errors import ConfigError, DataError, damaged, hint
 from panelbench.method import Matrix
 
 if TYPE_CHECKING:
@@ -72,27 +72,8 @@ def open_h5ad(path: Path) -> AnnData:
     """
     import anndata
 
-    try:
+    with damaged(lambda error: _unreadable(path, error)):
         return anndata.read_h5ad(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # h5py and anndata raise many kinds for a damaged file
-        import h5py
-
-        kind = "damaged, or written by something else than anndata"
-        if not h5py.is_hdf5(path):
-            kind = "not an .h5ad file"
-        elif "truncated" in str(error):
-            kind = "truncated: the copy or download was cut off"
-        elif foreign := _foreign(path):
-            raise DataError(f"{path}: {foreign}") from error
-        raise DataError(
-            f"{path}: cannot be read, it is {kind} ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no message':.200}); "
-            "get the file again"
-        ) from error
 
 
 def _foreign(path: Path) -> str | None:
@@ -207,3 +188,23 @@ def read_table(source: Any, where: str, needed: Iterable[str] = (), **options: A
         if name not in table:
             raise DataError(f"{where}: no column {name!r}; {hint(name, table.columns)}")
     return table
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """Why an .h5ad file cannot be read."""
+    import h5py
+
+    if isinstance(error, FileNotFoundError):
+        return f"{path}: no such file"
+    kind = "damaged, or written by something else than anndata"
+    if not h5py.is_hdf5(path):
+        kind = "not an .h5ad file"
+    elif "truncated" in str(error):
+        kind = "truncated: the copy or download was cut off"
+    elif foreign := _foreign(path):
+        return f"{path}: {foreign}"
+    return (
+        f"{path}: cannot be read, it is {kind} ({type(error).__name__}: "
+        f"{str(error).splitlines()[0] if str(error) else 'no message':.200}); "
+        "get the file again"
+    )
